@@ -1,0 +1,1 @@
+"""Programs: training, preparing data, recipes."""

@@ -1,0 +1,1 @@
+"""Reflux: high-throughput ImageNet distillation."""

@@ -1,0 +1,1 @@
+"""What every part may use and what uses no part: randomness, errors, configuration, logging, processes."""

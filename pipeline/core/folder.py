@@ -1,0 +1,19 @@
+"""Parts found by file name: a new file in a folder is a new part, without a registration line."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from pipeline.core.errors import unknown_name
+
+
+def names(package: ModuleType) -> list[str]:
+    """The module names in a package's folder, sorted. Imports none of them."""
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def load(package: ModuleType, kind: str, name: str, *, known: list[str]) -> ModuleType:
+    """Import module `name` of `package`, or refuse the name, listing `known` and the nearest of them."""
+    if name not in known:
+        raise unknown_name(kind, name, known)
+    return importlib.import_module(f"{package.__name__}.{name}")

@@ -1,0 +1,91 @@
+"""The backend contract: (sample ids, plan rows) in, pixels out, in order, with prefetch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pipeline.data.index import Index
+from pipeline.data.plan import PlanRows
+
+OnBadImage = Literal["stop", "gray"]
+GRAY = 128
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pixels come from: an index, and for FFCV the file that holds a copy of them."""
+
+    index: Index
+    beton: Path | None = None
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """How a backend works; none of these may change which samples, boxes or flips come out.
+
+    Attributes:
+        resolution: output side in pixels.
+        num_threads: decoder threads this process may run.
+        max_batch: the largest request that will come.
+        device: "cpu", or a CUDA device on which pixels will be wanted ("cuda:0"); a backend may deliver on it.
+        on_bad_image: stop with `BadImageError`, or deliver a gray image and report its id.
+        prefetch: requests worked on ahead of the consumer.
+    """
+
+    resolution: int
+    num_threads: int
+    max_batch: int
+    device: str = "cpu"
+    on_bad_image: OnBadImage = "stop"
+    prefetch: int = 3
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One request's images.
+
+    Attributes:
+        images: (B, resolution, resolution, 3) uint8 RGB, contiguous; CPU (pinned where CUDA is the target) or CUDA.
+            The consumer owns it: a backend never writes into it again.
+        replaced: ids of images that could not be decoded and are gray here.
+    """
+
+    images: torch.Tensor
+    replaced: tuple[int, ...] = field(default=())
+
+
+class Backend(ABC):
+    """Turns plan rows into pixels. Opened once per data set; used by one consumer thread."""
+
+    @abstractmethod
+    def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
+        """Yield the pixels of each request, in order, working up to `prefetch` requests ahead.
+
+        For each row: crop the box out of the original (unrotated) image, resize it to a square with antialiasing,
+        mirror it where the row says so. Requests may be shorter than `max_batch`. `requests` is drawn lazily, from
+        the consumer's thread or another. Closing the iterator early ends all work that it started.
+
+        Raises:
+            BadImageError: with `on_bad_image` "stop", when the image's turn has come.
+        """
+
+    @abstractmethod
+    def pixel_recipe(self) -> dict[str, Any]:
+        """How pixels are made (backend, decoder, copy size and encoding, resize filter) as JSON."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release threads, files and pipelines. Calling it twice is harmless."""
+
+
+OpenBackend = Callable[[Source, BackendOptions], Backend]
+
+
+def empty_images(num: int, options: BackendOptions) -> torch.Tensor:
+    """An uninitialised (num, R, R, 3) uint8 batch, pinned where the target is CUDA."""
+    shape = (num, options.resolution, options.resolution, 3)
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=options.device.startswith("cuda"))

@@ -1,0 +1,42 @@
+"""Backends by name, and the choice that `--backend auto` makes."""
+
+from pipeline.core import folder
+from pipeline.core.errors import ConfigError
+from pipeline.data import backends
+from pipeline.data.backends.base import Backend, BackendOptions, Source
+
+_NOT_BACKENDS = ("base", "registry", "prefetch")
+
+
+def backend_names() -> list[str]:
+    """The backends of this folder, installed or not."""
+    return [name for name in folder.names(backends) if name not in _NOT_BACKENDS]
+
+
+def open_backend(name: str, source: Source, options: BackendOptions) -> Backend:
+    """Open backend `name`.
+
+    Raises:
+        ConfigError: unknown name, or (MissingPackageError) its package is not installed.
+    """
+    backend: Backend = folder.load(backends, "backend", name, known=backend_names()).open_backend(source, options)
+    return backend
+
+
+def missing(name: str) -> str | None:
+    """Why backend `name` cannot run here, or None where it can."""
+    reason: str | None = folder.load(backends, "backend", name, known=backend_names()).availability()
+    return reason
+
+
+def choose_backend(name: str, *, has_beton: bool) -> str:
+    """Resolve "auto" to the fastest that is installed and fits: ffcv for a .beton, else dali, else torchvision."""
+    if name != "auto":
+        if has_beton and name != "ffcv":
+            raise ConfigError(f"--beton is read by the ffcv backend, not by '{name}': leave out one of the two flags")
+        if name == "ffcv" and not has_beton:
+            raise ConfigError("the ffcv backend reads a .beton file: make it with launch/prepare.py ffcv, pass --beton")
+        return name
+    if has_beton:
+        return "ffcv"
+    return "torchvision" if missing("dali") else "dali"

@@ -1,0 +1,75 @@
+"""Pixels without files, for tests and benchmarks: a ramp that depends on id, box and flip, so a wrong plan shows."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.core.rng import Stream, below, counters, philox
+from pipeline.data.backends.base import Backend, BackendOptions, Pixels, Source, empty_images
+from pipeline.data.index import Index, fingerprint_of
+from pipeline.data.plan import PlanRows
+
+
+def availability() -> str | None:
+    """None: needs nothing."""
+    return None
+
+
+def open_backend(source: Source, options: BackendOptions) -> Backend:
+    """Open the backend; `source.index` gives ids and sizes, its paths are not used."""
+    return SyntheticBackend(options)
+
+
+class SyntheticBackend(Backend):
+    """See the module's docstring."""
+
+    def __init__(self, options: BackendOptions) -> None:
+        self._options = options
+
+    def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
+        """See `Backend`."""
+        for rows in requests:
+            yield Pixels(self._ramps(rows))
+
+    def pixel_recipe(self) -> dict[str, Any]:
+        """See `Backend`."""
+        return {"backend": "synthetic", "decode": "ramp", "resize": None, "copy": None}
+
+    def close(self) -> None:
+        """See `Backend`."""
+
+    def _ramps(self, rows: PlanRows) -> torch.Tensor:
+        side = self._options.resolution
+        top, left, height, width = torch.from_numpy(rows.boxes.astype(np.int64)).unbind(1)
+        position = torch.arange(side)
+        down = top[:, None] + position * height[:, None] // side
+        across = left[:, None] + position * width[:, None] // side
+        across = torch.where(torch.from_numpy(rows.flips)[:, None], across.flip(1), across)
+        colour = torch.from_numpy(rows.ids)[:, None] * torch.tensor([37, 101, 197])
+        images = empty_images(len(rows), self._options)
+        torch.add(
+            down.to(torch.uint8)[:, :, None, None],
+            (across[:, :, None] + colour[:, None, :]).to(torch.uint8)[:, None, :, :],
+            out=images,
+        )
+        return images
+
+
+def synthetic_index(num_samples: int, num_classes: int) -> Index:
+    """An index of `num_samples` images that exist nowhere, sizes between 64 and 1,087 pixels, classes in turn."""
+    ids = np.arange(num_samples, dtype=np.int64)
+    words = philox(counters((ids, 0, 0, 0)), (0, Stream.SYNTHETIC))
+    span = np.full(num_samples, 1024)
+    columns: dict[str, np.ndarray] = {
+        "labels": (ids % num_classes).astype(np.int32),
+        "widths": (64 + below(words[:, 0], span)).astype(np.int32),
+        "heights": (64 + below(words[:, 1], span)).astype(np.int32),
+        "sizes": np.zeros(num_samples, np.int64),
+        "path_ends": np.zeros(num_samples + 1, np.int64),
+        "path_bytes": np.zeros(0, np.uint8),
+    }
+    classes = tuple(f"class_{label:05d}" for label in range(num_classes))
+    return Index(Path(), classes, fingerprint_of(classes, columns), num_samples, ids, **columns)

@@ -1,0 +1,128 @@
+"""The reference backend: torchvision's decoder and antialiased resize in a pool of threads (no worker processes).
+
+torchvision's operators release the GIL, so threads scale like processes without their start-up, copies and memory.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+from torchvision.io import ImageReadMode, decode_image, read_file
+
+from pipeline.core.errors import BadImageError
+from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source, empty_images
+from pipeline.data.index import Index
+from pipeline.data.plan import PlanRows
+
+_IMAGES_PER_TASK = 8
+
+
+def availability() -> str | None:
+    """None: torchvision is a requirement of Reflux."""
+    return None
+
+
+def open_backend(source: Source, options: BackendOptions) -> Backend:
+    """Open the reference backend over the files of `source.index`."""
+    return TorchvisionBackend(source.index, options)
+
+
+class TorchvisionBackend(Backend):
+    """See the module's docstring."""
+
+    def __init__(self, index: Index, options: BackendOptions) -> None:
+        self._index, self._options = index, options
+        self._pool = ThreadPoolExecutor(options.num_threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
+
+    def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
+        """See `Backend`."""
+        waiting: deque[_Work] = deque()
+        try:
+            for rows in requests:
+                waiting.append(self._submit(rows))
+                if len(waiting) > self._options.prefetch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for work in waiting:
+                work.cancel()
+
+    def pixel_recipe(self) -> dict[str, Any]:
+        """See `Backend`."""
+        return {"backend": "torchvision", "decode": "full", "resize": "bilinear, antialias, uint8", "copy": None}
+
+    def close(self) -> None:
+        """See `Backend`."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, rows: PlanRows) -> "_Work":
+        images = empty_images(len(rows), self._options)
+        parts = [slice(first, first + _IMAGES_PER_TASK) for first in range(0, len(rows), _IMAGES_PER_TASK)]
+        return _Work(images, [self._pool.submit(self._decode, rows, part, images) for part in parts])
+
+    def _decode(self, rows: PlanRows, part: slice, images: torch.Tensor) -> list[int]:
+        replaced = []
+        for position in range(*part.indices(len(rows))):
+            sample_id = int(rows.ids[position])
+            try:
+                image = read_rgb(self._index, sample_id)
+                images[position] = crop_resize_flip(
+                    image, rows.boxes[position], bool(rows.flips[position]), self._options.resolution
+                )
+            except BadImageError:
+                if self._options.on_bad_image == "stop":
+                    raise
+                images[position] = GRAY
+                replaced.append(sample_id)
+        return replaced
+
+
+class _Work:
+    """A request in the pool."""
+
+    def __init__(self, images: torch.Tensor, parts: list[Future[list[int]]]) -> None:
+        self._images, self._parts = images, parts
+
+    def result(self) -> Pixels:
+        replaced = [sample_id for part in self._parts for sample_id in part.result()]
+        return Pixels(self._images, tuple(replaced))
+
+    def cancel(self) -> None:
+        for part in self._parts:
+            part.cancel()
+
+
+def read_rgb(index: Index, sample_id: int) -> torch.Tensor:
+    """One original as a (3, H, W) uint8 tensor (strided as H, W, 3), EXIF orientation ignored.
+
+    Raises:
+        BadImageError: unreadable, or of another size than the index says.
+    """
+    path = index.path_of(sample_id)
+    try:
+        image = decode_image(read_file(path), ImageReadMode.RGB)
+    except RuntimeError as error:
+        raise BadImageError(sample_id, path, str(error).splitlines()[0]) from error
+    row = int(index.rows_of(np.array([sample_id]))[0])
+    expected = (int(index.heights[row]), int(index.widths[row]))
+    if tuple(image.shape[1:]) != expected or image.dtype != torch.uint8:
+        raise BadImageError(
+            sample_id,
+            path,
+            f"it has {image.shape[2]} x {image.shape[1]} pixels ({image.dtype}), the index says "
+            f"{expected[1]} x {expected[0]}: the file has changed since the index was made",
+        )
+    return image
+
+
+def crop_resize_flip(image: torch.Tensor, box: np.ndarray, flip: bool, resolution: int) -> torch.Tensor:
+    """The reference pixels of one plan row: (resolution, resolution, 3) uint8 from a (3, H, W) uint8 image."""
+    top, left, height, width = (int(value) for value in box)
+    crop = image[None, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
+    resized = interpolate(crop, (resolution, resolution), mode="bilinear", antialias=True)[0]
+    return (resized.flip(2) if flip else resized).permute(1, 2, 0)

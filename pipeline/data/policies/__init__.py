@@ -1,0 +1,1 @@
+"""One file per augmentation policy; `registry` finds them by file name."""

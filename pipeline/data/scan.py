@@ -1,0 +1,178 @@
+"""Scanning a folder of class folders into an index: sizes from image headers, in parallel, bad files by name."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from pipeline.core.cpu import usable_cpus
+from pipeline.core.errors import DataError
+from pipeline.data.index import Index, SampleRecord, pack_index
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+MAX_PIXELS = 100_000_000  # a header that lies (65500 x 65500) must not make a decoder allocate what it says
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_CHUNK = 512
+_FEW_CHUNKS = 4  # scanned here and now: starting processes would take longer
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file that the index refuses, and why."""
+
+    path: str
+    reason: str
+
+
+def scan_folder(
+    root: Path,
+    *,
+    bad: Literal["refuse", "skip"] = "refuse",
+    verify: Literal["ends", "decode"] = "ends",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Index, list[BadFile]]:
+    """Index the images of `root/<class>/**`.
+
+    Args:
+        bad: what to do about files that cannot serve: stop and list them, or leave them out (and return them).
+        verify: `ends` reads headers and the last bytes, and decodes what looks truncated; `decode` decodes everything.
+        on_progress: called with (files done, files in all).
+
+    Raises:
+        DataError: no such folder, no class folders, an empty class, or (with `refuse`) bad files, listed.
+    """
+    classes, files = list_files(root)
+    records: list[SampleRecord] = []
+    refused: list[BadFile] = []
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    for chunk, results in zip(chunks, _map_chunks(root, chunks, verify), strict=True):
+        for (name, label), result in zip(chunk, results, strict=True):
+            if isinstance(result, str):
+                refused.append(BadFile(name, result))
+            else:
+                records.append(SampleRecord(name, label, *result))
+        if on_progress is not None:
+            on_progress(len(records) + len(refused), len(files))
+    if refused and bad == "refuse":
+        raise DataError(bad_files_message(root, refused))
+    _check_no_class_lost(classes, records)
+    return pack_index(root.resolve(), classes, records), refused
+
+
+def list_files(root: Path) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
+    """Class names, and (relative path, label) of every image file, in id order."""
+    if not root.is_dir():
+        raise DataError(f"no such folder: {root}\nImages are expected in {root}/<class name>/<file>.")
+    classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."))
+    if not classes:
+        raise DataError(f"{root} holds no class folders; images are expected in {root}/<class name>/<file>")
+    files = []
+    for label, name in enumerate(classes):
+        found = sorted(_image_files(root, name))
+        if not found:
+            raise DataError(
+                f"class folder {root / name} holds no image ({', '.join(EXTENSIONS)}).\n"
+                "Remove the folder if the class is not meant, or put its images there."
+            )
+        files += [(path, label) for path in found]
+    return classes, files
+
+
+def inspect_image(path: Path, verify: Literal["ends", "decode"]) -> tuple[int, int, int] | str:
+    """(width, height, byte size) of an image that every backend reads alike, or the reason why it is refused."""
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes == 0:
+            return "the file is empty (0 bytes)"
+        with Image.open(path) as image:
+            reason = _unsuitable(path, image)
+            if reason:
+                return reason
+            width, height = image.size
+            if verify == "decode" or not _has_proper_end(path, str(image.format), size_bytes):
+                image.load()
+    except Image.DecompressionBombError:
+        return f"the header claims more than {MAX_PIXELS:,} pixels"
+    except Exception as error:  # PIL raises whatever the damage provokes: OSError, SyntaxError, struct.error, ...
+        return f"not a readable image: {_one_line(error)}"
+    return width, height, size_bytes
+
+
+def bad_files_message(root: Path, refused: list[BadFile]) -> str:
+    """The list a person needs to repair a data set."""
+    lines = [f"  {item.path}: {item.reason}" for item in refused[:_SHOWN]]
+    more = [f"  ... and {len(refused) - _SHOWN} more"] if len(refused) > _SHOWN else []
+    remedy = "Repair or remove them, or leave them out with `launch/prepare.py index --bad skip`."
+    return "\n".join([f"{len(refused)} file(s) under {root} cannot serve as training images:", *lines, *more, remedy])
+
+
+def _unsuitable(path: Path, image: Image.Image) -> str | None:
+    width, height = image.size
+    if image.format not in _FORMATS:
+        return f"format {image.format}: the backends do not read it alike; convert it to JPEG, PNG or WebP"
+    if width * height > MAX_PIXELS:
+        return f"{width} x {height} pixels, more than {MAX_PIXELS:,}"
+    if image.mode.startswith(("I", "F")):
+        return f"16 bits a channel (mode {image.mode}): the backends do not read it alike; convert it to 8 bits"
+    if image.format == "PNG" and _png_bit_depth(path) == 16:
+        return "16 bits a channel: the backends do not read it alike; convert it to 8 bits"
+    if getattr(image, "n_frames", 1) > 1:
+        return "an animation"
+    return None
+
+
+def _png_bit_depth(path: Path) -> int:
+    with path.open("rb") as file:
+        return file.read(25)[24]  # signature 8, length 4, "IHDR" 4, width 4, height 4, then the bit depth
+
+
+def _has_proper_end(path: Path, kind: str, size_bytes: int) -> bool:
+    with path.open("rb") as file:
+        if kind == "WEBP":
+            file.seek(4)
+            return int.from_bytes(file.read(4), "little") + 8 <= size_bytes
+        file.seek(max(0, size_bytes - 12))
+        tail = file.read()
+    return tail.endswith(b"\xff\xd9") if kind == "JPEG" else b"IEND" in tail
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _image_files(root: Path, class_name: str) -> Iterator[str]:
+    for folder, _, names in os.walk(root / class_name):
+        relative = os.path.relpath(folder, root)
+        yield from (f"{relative}/{name}" for name in names if name.lower().endswith(EXTENSIONS) and name[0] != ".")
+
+
+def _map_chunks(
+    root: Path, chunks: list[list[tuple[str, int]]], verify: Literal["ends", "decode"]
+) -> Iterator[list[tuple[int, int, int] | str]]:
+    if len(chunks) <= _FEW_CHUNKS:
+        yield from (_inspect_chunk(root, chunk, verify) for chunk in chunks)
+        return
+    # spawn: a forked child would inherit threads and signal handlers of a training process
+    with ProcessPoolExecutor(min(usable_cpus(), len(chunks)), mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_inspect_chunk, root, chunk, verify) for chunk in chunks]
+        for future in futures:
+            yield future.result()
+
+
+def _inspect_chunk(
+    root: Path, chunk: list[tuple[str, int]], verify: Literal["ends", "decode"]
+) -> list[tuple[int, int, int] | str]:
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # PIL warns beyond it and refuses beyond twice as many
+    return [inspect_image(root / name, verify) for name, _ in chunk]
+
+
+def _check_no_class_lost(classes: tuple[str, ...], records: list[SampleRecord]) -> None:
+    lost = sorted(set(range(len(classes))) - {record.label for record in records})
+    if lost:
+        raise DataError(f"without the bad files these classes are empty: {[classes[label] for label in lost][:10]}")

@@ -1,0 +1,1 @@
+"""One training step, what surrounds it, and what survives it."""

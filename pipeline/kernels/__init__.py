@@ -1,0 +1,1 @@
+"""Loss functions, each with a plain float64-capable reference."""

@@ -1,0 +1,1 @@
+"""One file per distillation method; `registry` finds them by file name."""

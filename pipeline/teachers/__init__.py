@@ -1,0 +1,1 @@
+"""Where teacher outputs come from."""
