@@ -1,0 +1,55 @@
+"""Data that tests share: small generated folders, and the real samples where they are present."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from pipeline.data.index import Index
+from pipeline.data.scan import scan_folder
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED_DATA = Path(os.environ.get("REFLUX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def imagenet_sample() -> Path:
+    """A folder of real ImageNet JPEGs, one folder a class; set REFLUX_TEST_DATA to the folder that holds it."""
+    folder = SHARED_DATA / "imagenet-sample"
+    if not folder.is_dir():
+        pytest.skip(f"no real JPEGs here: {folder} is missing (set REFLUX_TEST_DATA)")
+    return folder
+
+
+def write_photo(path: Path, width: int, height: int, seed: int, **options: object) -> None:
+    """A smooth random image, so that JPEG and resizing behave as they do on photographs."""
+    noise = np.random.default_rng(seed).integers(0, 256, (max(2, height // 16), max(2, width // 16), 3), np.uint8)
+    image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.filter(ImageFilter.GaussianBlur(1)).save(path, **options)
+
+
+def write_photo_folder(root: Path, *, classes: int, per_class: int, seed: int) -> None:
+    """A folder per class of JPEGs with varied sizes and aspect ratios."""
+    rng = np.random.default_rng(seed)
+    for label in range(classes):
+        for number in range(per_class):
+            width, height = (int(side) for side in rng.integers(48, 240, 2))
+            path = root / f"class{label}" / f"{number:03d}.jpg"
+            write_photo(path, width, height, seed + label * 1000 + number, quality=92)
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """72 generated JPEGs in 4 classes."""
+    root = tmp_path_factory.mktemp("photos")
+    write_photo_folder(root, classes=4, per_class=18, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def photo_index(photo_folder: Path) -> Index:
+    """The index of `photo_folder`."""
+    return scan_folder(photo_folder)[0]
