@@ -83,7 +83,9 @@ install_ffcv() {
     if ! "$venv/bin/python" -m pip install -q --no-build-isolation ffcv >"$log" 2>&1; then
         tail -n 5 "$log" >&2
         say "going on without FFCV (its tests are skipped): it did not build, see $log"
+        return
     fi
+    rm -f "$log"
 }
 
 # What the environment was made from; another place on the disk counts, since scripts in it hold absolute paths.
@@ -94,7 +96,7 @@ main() {
         say "$venv was made in another folder: making it again"
         rm -rf "$venv"
     fi
-    if [ -f "$stamp" ] && [ "$(tail -n 1 "$stamp")" = "$(wanted_stamp)" ] && { has_ffcv || ! has_headers; }; then
+    if [ -f "$stamp" ] && [ "$(tail -n 1 "$stamp")" = "$(wanted_stamp)" ] && { has_ffcv || [ -f "$log" ] || ! has_headers; }; then
         return
     fi
     local started=$SECONDS
