@@ -1,0 +1,293 @@
+"""One run's configuration: frozen, JSON both ways, the same words as the command line. Imports no torch.
+
+Every field is one flag. Two runs with the same resolved configuration are the same run: on resume the saved one is
+compared field by field, except for `FREE_FIELDS`, which cannot change a number of the result.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pipeline.core.errors import ConfigError
+
+Amp = Literal["auto", "off", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a run reads and writes.
+
+    Attributes:
+        out: run directory; made if missing; holds everything that the run writes.
+        data: folder with train/ and val/, each a folder per class.
+        train_dir: training images, where they are not DATA/train.
+        val_dir: validation images, where they are not DATA/val.
+        train_index: index file of the training images (default: train.index.h5 beside them, else made in RUN).
+        val_index: index file of the validation images.
+        beton: FFCV file with the training images; needs no folder.
+        val_beton: FFCV file with the validation images.
+        subset: part of the training data: a share such as 10%, or class names joined by commas.
+        trace: folder for one JSON line per rank and step: ids, plan and pixel checksums.
+    """
+
+    out: Path
+    data: Path | None = None
+    train_dir: Path | None = None
+    val_dir: Path | None = None
+    train_index: Path | None = None
+    val_index: Path | None = None
+    beton: Path | None = None
+    val_beton: Path | None = None
+    subset: str | None = None
+    trace: Path | None = None
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the networks see.
+
+    Attributes:
+        policy: augmentation of the training views.
+        val_policy: the evaluation view.
+        resolution: side of the training pixels.
+        val_resolution: side of the evaluation pixels (default: the training side).
+        plan_seed: seed of the views; runs that share it share teacher outputs, whatever their run seed.
+        num_views: views in rotation, one an epoch (default: a new view every epoch).
+        mean: per-channel mean of 0..1 pixels, taken off before the student.
+        std: per-channel deviation that they are divided by.
+        teacher_mean: the same for the teacher (default: the student's).
+        teacher_std: the same for the teacher (default: the student's).
+    """
+
+    policy: str = "imagenet_train"
+    val_policy: str = "imagenet_eval"
+    resolution: int = 224
+    val_resolution: int | None = None
+    plan_seed: int = 0
+    num_views: int | None = None
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    teacher_mean: tuple[float, float, float] | None = None
+    teacher_std: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights move.
+
+    Attributes:
+        epochs: passes over the training data.
+        batch: global batch, over all ranks.
+        micro_batches: equal parts of the batch, dealt whole to ranks (default: one a rank at the first start). Results
+            do not depend on the number of ranks for a fixed number of micro-batches.
+        lr: learning rate at the given batch.
+        optimizer: sgd, adam or adamw.
+        momentum: of SGD.
+        nesterov: Nesterov's form of SGD's momentum.
+        betas: of Adam and AdamW.
+        weight_decay: decay of all parameters, or as `decay` says.
+        decay: all parameters (as the public distillation code does), or only weights (not BN, biases, temperatures).
+        schedule: step, cosine or constant.
+        milestones: epochs, from 0, at which `step` multiplies the rate by gamma.
+        gamma: factor of `step`.
+        warmup_epochs: epochs over which the rate rises linearly from zero.
+        label_smoothing: of the cross-entropy with the labels.
+        ema_decay: decay per step of an averaged copy of the student, evaluated and saved beside it (default: none).
+        clip_norm: greatest norm of the whole gradient (default: unlimited).
+        max_steps: stop after this many steps in all (default: all epochs). The schedule stays that of all epochs.
+        run_seed: seed of the experiment: initialisation, order, dropout.
+    """
+
+    epochs: int = 100
+    batch: int = 256
+    micro_batches: int | None = None
+    lr: float = 0.1
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    decay: Literal["all", "weights"] = "all"
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[int, ...] = (30, 60, 90)
+    gamma: float = 0.1
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    ema_decay: float | None = None
+    clip_norm: float | None = None
+    max_steps: int | None = None
+    run_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """In which precision, and how fixed.
+
+    Attributes:
+        amp: student's autocast: auto is bf16 on CUDA and off on CPU. Classifiers and losses always run in float32.
+        teacher_precision: teacher's body: auto is fp16 on CUDA and fp32 on CPU. Its pooling and classifier run in
+            float32.
+        channels_last: memory format of networks and images.
+        compile: torch.compile student and teacher.
+        sync_bn: batch statistics over all ranks' micro-batches (ties the result to the number of ranks).
+        deterministic: only deterministic device kernels, no autotuning; slower.
+    """
+
+    amp: Amp = "auto"
+    teacher_precision: Precision = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    sync_bn: bool = False
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the job runs; nothing here changes a result, but for the pixels of another backend.
+
+    Attributes:
+        backend: torchvision (the reference), dali, ffcv (with --beton), synthetic, or auto: the fastest that fits.
+        device: auto takes CUDA where it is.
+        threads: decoder threads of each rank (default: this process's cores over the ranks that share them).
+        prefetch: requests decoded ahead.
+        on_bad_image: stop, or put gray in its place, count it and list it.
+        eval_every: epochs between evaluations; the last epoch is always evaluated.
+        eval_batch: images per evaluation batch.
+        checkpoint_every: steps between checkpoints (default: at the end of every epoch only).
+        keep: checkpoints kept, besides the best.
+        log_every: steps between lines of metrics.jsonl.
+        synthetic_samples: images of the synthetic backend.
+        synthetic_classes: classes of the synthetic backend.
+        dry_run: print what would run, check everything, train nothing.
+    """
+
+    backend: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    prefetch: int = 3
+    on_bad_image: Literal["stop", "gray"] = "stop"
+    eval_every: int = 1
+    eval_batch: int = 256
+    checkpoint_every: int | None = None
+    keep: int = 2
+    log_every: int = 10
+    synthetic_samples: int = 100_000
+    synthetic_classes: int = 1000
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that defines a run.
+
+    Attributes:
+        recipe: name of the recipe that made it.
+        student: model, as NAME[@WEIGHTS].
+        teacher: model, as NAME@WEIGHTS; None where the method needs no teacher.
+        method: name of the distillation method.
+        method_args: its hyper-parameters.
+    """
+
+    recipe: str
+    student: str
+    teacher: str | None
+    method: str
+    files: Files
+    method_args: dict[str, Any] = field(default_factory=dict)
+    views: Views = field(default_factory=Views)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    numerics: Numerics = field(default_factory=Numerics)
+    running: Running = field(default_factory=Running)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object from which `from_json` makes an equal configuration."""
+        encoded: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return encoded
+
+    @classmethod
+    def from_json(cls, encoded: dict[str, Any]) -> "RunConfig":
+        """Inverse of `to_json`. Unknown fields (of a newer version) are refused."""
+        config: RunConfig = _decode(cls, encoded, cls.__name__)
+        return config
+
+
+# A resumed run may change these: they say where files are, how fast and how often, never what comes out.
+FREE_FIELDS = frozenset(
+    {
+        *(f"files.{name}" for name in ("out", "data", "train_dir", "val_dir", "train_index", "val_index")),
+        *(f"files.{name}" for name in ("beton", "val_beton", "trace")),
+        *(f"running.{name}" for name in ("threads", "prefetch", "checkpoint_every", "keep", "log_every", "dry_run")),
+        *(f"running.{name}" for name in ("on_bad_image", "eval_every")),
+        "optimisation.max_steps",
+    }
+)
+
+
+def first_difference(saved: RunConfig, now: RunConfig) -> tuple[str, Any, Any] | None:
+    """The first field, as `group.field`, that two configurations do not share, with both values."""
+    for name, before, after in _pairs(saved.to_json(), now.to_json(), ""):
+        if before != after and name not in FREE_FIELDS:
+            return name, before, after
+    return None
+
+
+def check_config(config: RunConfig) -> None:
+    """Refuse values that no run can have, by field name."""
+    optimisation, views, running = config.optimisation, config.views, config.running
+    _positive("--epochs", optimisation.epochs)
+    _positive("--batch", optimisation.batch)
+    _positive("--resolution", views.resolution)
+    _positive("--lr", optimisation.lr)
+    _positive("--eval-batch", running.eval_batch)
+    _positive("--eval-every", running.eval_every)
+    _positive("--keep", running.keep)
+    _positive("--log-every", running.log_every)
+    _positive("--prefetch", running.prefetch)
+    for name, value in (
+        ("--micro-batches", optimisation.micro_batches),
+        ("--max-steps", optimisation.max_steps),
+        ("--num-views", views.num_views),
+        ("--threads", running.threads),
+        ("--checkpoint-every", running.checkpoint_every),
+        ("--val-resolution", views.val_resolution),
+    ):
+        if value is not None:
+            _positive(name, value)
+    if optimisation.nesterov and (optimisation.optimizer != "sgd" or optimisation.momentum == 0):
+        raise ConfigError("--nesterov needs --optimizer sgd and a momentum above 0")
+    if optimisation.ema_decay is not None and not 0 < optimisation.ema_decay < 1:
+        raise ConfigError(f"--ema-decay must lie between 0 and 1, got {optimisation.ema_decay}")
+    if not 0 <= optimisation.label_smoothing < 1:
+        raise ConfigError(f"--label-smoothing must lie in 0..1, got {optimisation.label_smoothing}")
+
+
+def _positive(name: str, value: float) -> None:
+    if value <= 0:
+        raise ConfigError(f"{name} must be above 0, got {value}")
+
+
+def _pairs(saved: Any, now: Any, prefix: str) -> list[tuple[str, Any, Any]]:
+    if not (isinstance(saved, dict) and isinstance(now, dict)):
+        return [(prefix, saved, now)]
+    names = [*saved, *(name for name in now if name not in saved)]
+    return [
+        pair
+        for name in names
+        for pair in _pairs(saved.get(name), now.get(name), f"{prefix}.{name}" if prefix else name)
+    ]
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    if is_dataclass(kind):
+        known = {item.name: item for item in fields(kind)}
+        unknown = sorted(set(value) - set(known))
+        if unknown:
+            raise ConfigError(f"{where} has fields this version does not know: {unknown}; update Reflux")
+        return kind(**{name: _decode(known[name].type, part, f"{where}.{name}") for name, part in value.items()})  # type: ignore[operator]
+    if value is not None and Path in (kind, *get_args(kind)):
+        return Path(value)
+    if isinstance(value, list) and (get_origin(kind) is tuple or any(get_origin(a) is tuple for a in get_args(kind))):
+        return tuple(value)
+    return value

@@ -1,0 +1,153 @@
+"""Processes of one job: who am I, who shares my machine, what did all of us agree on. Plain torch.distributed.
+
+Two groups: the default one moves gradients (NCCL on CUDA, gloo on CPU); a gloo group carries control messages (flags,
+small JSON objects, barriers), so that nothing of the kind ever waits for a device.
+"""
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from pipeline.core.cpu import decoder_threads
+from pipeline.core.errors import ConfigError
+
+_TIMEOUT = timedelta(minutes=30)  # a rank may be reading a slow disk; a dead one is noticed by its agent at once
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place in the job.
+
+    Attributes:
+        rank: 0 .. size - 1; rank 0 writes files and talks to people.
+        size: number of ranks.
+        device: where this rank's networks live.
+        threads: decoder threads that this rank may run.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    threads: int
+    control: Any = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes and talks."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's JSON value, in rank order, on every rank."""
+        if self.size == 1:
+            return [value]
+        payload = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(payload)]), group=self.control)
+        longest = int(max(lengths))
+        padded = torch.cat((payload, torch.zeros(longest - len(payload), dtype=torch.uint8)))
+        received = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(received, padded, group=self.control)
+        return [json.loads(bytes(part[: int(length)].tolist())) for part, length in zip(received, lengths, strict=True)]
+
+    def gather_rows(self, row: torch.Tensor) -> torch.Tensor:
+        """Every rank's 1-D tensor, (size, K), on every rank, on the CPU."""
+        row = row.cpu()
+        if self.size == 1:
+            return row[None]
+        rows = [torch.empty_like(row) for _ in range(self.size)]
+        dist.all_gather(rows, row, group=self.control)
+        return torch.stack(rows)
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over all ranks, in place, on its device; does not wait for the device."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+
+class AgreedFlag:
+    """A flag that every rank sees rise at the same step, without a wait: each step starts a reduction of the local
+    flags over the control group and reads that of the step before.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._pending: tuple[Any, torch.Tensor] | None = None
+
+    def update(self, raised: bool) -> bool:
+        """Give this rank's flag at a step boundary; returns whether any rank's was up one boundary earlier."""
+        if self._world.size == 1:
+            return raised
+        agreed = self._read()
+        flag = torch.tensor([int(raised)], dtype=torch.int32)
+        work = dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._world.control, async_op=True)
+        self._pending = (work, flag)
+        return agreed
+
+    def drain(self) -> bool:
+        """Wait for the last reduction, before the group is used for something else or closed."""
+        return self._read()
+
+    def _read(self) -> bool:
+        if self._pending is None:
+            return False
+        work, flag = self._pending
+        self._pending = None
+        work.wait()
+        return bool(flag.item())
+
+
+def start_world(device: Literal["auto", "cpu", "cuda"], threads: int | None) -> World:
+    """Join the job that torchrun described in the environment; without torchrun, a job of one process.
+
+    Raises:
+        ConfigError: CUDA asked for and not there, or more local ranks than devices.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    place = _pick_device(device)
+    if size == 1:
+        return World(0, 1, place, threads or decoder_threads(1))
+    dist.init_process_group(
+        "nccl" if place.type == "cuda" else "gloo",
+        timeout=_TIMEOUT,
+        device_id=place if place.type == "cuda" else None,
+    )
+    world = World(rank, size, place, 1, dist.new_group(backend="gloo", timeout=_TIMEOUT))
+    mine = [socket.gethostname(), sorted(os.sched_getaffinity(0))]
+    sharing = sum(other == mine for other in world.gather(mine))
+    return World(rank, size, place, threads or decoder_threads(sharing), world.control)
+
+
+def stop_world(world: World) -> None:
+    """Leave the job."""
+    if world.size > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise ConfigError(
+            "--device cuda: this machine shows no CUDA device to torch. Use --device cpu, or see nvidia-smi"
+        )
+    if device == "cpu" or not has_cuda:
+        return torch.device("cpu")
+    local_rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank >= count:
+        raise ConfigError(
+            f"every rank needs a CUDA device of its own: local rank {local_rank}, {count} devices.\n"
+            f"Start with --nproc_per_node={count}, or use --device cpu."
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
