@@ -1,0 +1,195 @@
+"""Order, plan and backend joined: batches of views on the training device.
+
+What is loaded is a function of the global step alone; this module holds no state that a checkpoint would need.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipeline.data.backends.base import Backend, Pixels
+from pipeline.data.index import Index
+from pipeline.data.order import MicroBatch, Order
+from pipeline.data.plan import Plan, PlanRows, views_of_epoch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch on the device.
+
+    Attributes:
+        step: global step (position in the evaluation order for evaluation).
+        epoch: epoch, from 0.
+        index: number of the micro-batch within its step.
+        rows: ids, views, boxes, flips (on the host).
+        images: (B, R, R, 3) uint8 on the device.
+        labels: (B,) int64 on the device.
+        ids: (B,) int64 on the device.
+        replaced: ids of images that are gray because they could not be decoded.
+        wait_s: seconds that the consumer waited for it.
+    """
+
+    step: int
+    epoch: int
+    index: int
+    rows: PlanRows
+    images: torch.Tensor
+    labels: torch.Tensor
+    ids: torch.Tensor
+    replaced: tuple[int, ...]
+    wait_s: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """A micro-batch and its plan rows, before there are pixels."""
+
+    micro_batch: MicroBatch
+    rows: PlanRows
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Views of one data set, by one backend, for one rank.
+
+    Attributes:
+        index: the samples.
+        plan: their views.
+        backend: their pixels.
+        device: where batches are wanted.
+        num_views: views in rotation, or None for a new one every epoch.
+    """
+
+    index: Index
+    plan: Plan
+    backend: Backend
+    device: torch.device
+    num_views: int | None = None
+
+    def training(self, order: Order, *, rank: int, world_size: int, start_step: int, stop_step: int) -> Iterator[Batch]:
+        """The micro-batches that `rank` runs from `start_step` up to (not including) `stop_step`, in order."""
+        deal = order.deal(rank, world_size)
+        return self._load(self.plan_requests(_dealt(order, deal, start_step, stop_step)))
+
+    def evaluation(self, batch: int, *, rank: int, world_size: int) -> Iterator[Batch]:
+        """Every sample of the index once over all ranks, in batches cut at the same places for every world size."""
+        starts = range(rank * batch, len(self.index), world_size * batch)
+        parts = (MicroBatch(start // batch, 0, 0, self.index.ids[start : start + batch]) for start in starts)
+        return self._load(self.plan_requests(parts))
+
+    def plan_requests(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Request]:
+        """Look up sizes and draw the plan, one request per micro-batch."""
+        for micro_batch in micro_batches:
+            ids = micro_batch.ids
+            at = self.index.rows_of(ids)
+            views = views_of_epoch(micro_batch.epoch, ids, self.num_views)
+            rows = self.plan.rows(ids, views, self.index.widths[at], self.index.heights[at])
+            yield Request(micro_batch, rows, self.index.labels[at].astype(np.int64))
+
+    def _load(self, requests: Iterator[Request]) -> Iterator[Batch]:
+        loaded = _join(requests, self.backend, self.device)
+        return loaded if self.device.type == "cpu" else _copy_ahead(loaded, self.device)
+
+
+def normalise(
+    images_BHWC: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, memory_format: torch.memory_format
+) -> torch.Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32, (x / 255 - mean) / std; channels_last costs no transposition.
+
+    Args:
+        images_BHWC: pixels on the device.
+        mean: (3,) float32 in units of 0..1.
+        std: (3,) float32.
+        memory_format: channels_last or contiguous_format.
+    """
+    scale = 1 / (255 * std)
+    scaled = images_BHWC.permute(0, 3, 1, 2) * scale[:, None, None] - (mean / std)[:, None, None]
+    return scaled.contiguous(memory_format=memory_format)
+
+
+def _dealt(order: Order, deal: range, start_step: int, stop_step: int) -> Iterator[MicroBatch]:
+    epoch, permuted = -1, np.zeros(0, np.int64)
+    for step in range(start_step, stop_step):
+        if order.epoch_of(step) != epoch:
+            epoch = order.epoch_of(step)
+            permuted = order.permutation(epoch)
+        yield from order.micro_batches(permuted, step, deal)
+
+
+def _join(requests: Iterator[Request], backend: Backend, device: torch.device) -> Iterator[Batch]:
+    """Pair each request with its pixels; requests are drawn by the backend, ahead and perhaps in its own thread."""
+    drawn: deque[Request] = deque()
+
+    def remember() -> Iterator[PlanRows]:
+        for request in requests:
+            drawn.append(request)
+            yield request.rows
+
+    pixels = backend.stream(remember())
+    try:
+        while True:
+            asked = time.perf_counter()
+            images = next(pixels, None)
+            if images is None:
+                return
+            yield _batch(drawn.popleft(), images, device, time.perf_counter() - asked)
+    finally:
+        close = getattr(pixels, "close", None)
+        if close is not None:
+            close()
+
+
+def _batch(request: Request, pixels: Pixels, device: torch.device, wait_s: float) -> Batch:
+    labels, ids = torch.from_numpy(request.labels), torch.from_numpy(request.rows.ids)
+    if device.type == "cuda":
+        labels, ids = labels.pin_memory(), ids.pin_memory()
+    return Batch(
+        step=request.micro_batch.step,
+        epoch=request.micro_batch.epoch,
+        index=request.micro_batch.index,
+        rows=request.rows,
+        images=pixels.images,
+        labels=labels,
+        ids=ids,
+        replaced=pixels.replaced,
+        wait_s=wait_s,
+    )
+
+
+def _copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copy one batch ahead on a side stream, so that the copy of the next runs beside the step of this one."""
+    side = torch.cuda.Stream(device)
+    coming: deque[tuple[Batch, torch.cuda.Event]] = deque()
+    try:
+        for batch in batches:
+            coming.append(_start_copy(batch, device, side))
+            if len(coming) > 1:
+                yield _finish_copy(*coming.popleft(), device)
+        while coming:
+            yield _finish_copy(*coming.popleft(), device)
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
+
+
+def _start_copy(batch: Batch, device: torch.device, side: torch.cuda.Stream) -> tuple[Batch, torch.cuda.Event]:
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        copied = {name: getattr(batch, name).to(device, non_blocking=True) for name in ("images", "labels", "ids")}
+        done = torch.cuda.Event()
+        done.record(side)
+    return Batch(**{**batch.__dict__, **copied}), done
+
+
+def _finish_copy(batch: Batch, done: torch.cuda.Event, device: torch.device) -> Batch:
+    current = torch.cuda.current_stream(device)
+    current.wait_event(done)
+    for tensor in (batch.images, batch.labels, batch.ids):
+        tensor.record_stream(current)
+    return batch

@@ -1,0 +1,112 @@
+"""Running statistics of BatchNorm that do not depend on the number of ranks.
+
+Training uses each micro-batch's own statistics, so gradients are the same for every world size. The running averages
+are linear in the batch statistics s_j of the M micro-batches of a step:
+
+    R <- (1 - m) R + m mean_j s_j
+
+A rank with the micro-batches J of a step (W ranks in all) keeps R_r <- (1 - m) R_r + m W/M sum_{j in J} s_j, whose mean
+over ranks is R. The mean is taken when it is read, for evaluation and saving; training never needs it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.core.dist import World
+from pipeline.core.errors import ConfigError
+
+
+class RunningStatistics:
+    """The BatchNorm buffers of a module, over micro-batches and ranks.
+
+    Args:
+        module: the module whose BatchNorm layers take part.
+        num_own: micro-batches that this rank runs in a step.
+        num_all: micro-batches of a step over all ranks, M.
+        world: the ranks.
+    """
+
+    def __init__(self, module: nn.Module, *, num_own: int, num_all: int, world: World) -> None:
+        layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+        self._layers, self._world = layers, world
+        self._buffers: list[torch.Tensor] = [b for layer in layers for b in (layer.running_mean, layer.running_var)]
+        self._counts: list[torch.Tensor] = [layer.num_batches_tracked for layer in layers]
+        self._momenta = [layer.momentum for layer in layers for _ in range(2)]
+        self._share, self._num_own = world.size / num_all, num_own
+        # one micro-batch on every rank: PyTorch's own update is this formula
+        self._native = num_own == 1 and num_all == world.size
+        if not self._native and layers:
+            self._take_over()
+
+    def begin_step(self) -> None:
+        """Before the first micro-batch of a step."""
+        if self._native or not self._buffers:
+            return
+        torch._foreach_copy_(self._base, self._buffers)
+        torch._foreach_zero_(self._sum)
+
+    def after_micro_batch(self) -> None:
+        """After each micro-batch's forward pass."""
+        if not self._native and self._buffers:
+            torch._foreach_add_(self._sum, self._buffers)
+
+    def end_step(self) -> None:
+        """After the last micro-batch of a step."""
+        if self._native or not self._buffers:
+            return
+        torch._foreach_mul_(self._base, [1 - m for m in self._momenta])
+        torch._foreach_mul_(self._sum, [m * self._share for m in self._momenta])
+        torch._foreach_add_(self._base, self._sum)
+        torch._foreach_copy_(self._buffers, self._base)
+        torch._foreach_sub_(self._counts, self._extra_counts)
+
+    def gather(self) -> torch.Tensor:
+        """(W, K) float32 on the CPU: every rank's buffers, flat, on every rank."""
+        return self._world.gather_rows(self._flat())
+
+    def load(self, gathered: torch.Tensor) -> None:
+        """Continue from what `gather` returned: this rank's row, or the mean of all if the world has changed."""
+        own = gathered[self._world.rank] if len(gathered) == self._world.size else mean_over_ranks(gathered)
+        self._set(own)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside the block the buffers hold the mean over ranks; training's own come back afterwards."""
+        own = self._flat()
+        self._set(mean_over_ranks(self._world.gather_rows(own)))
+        try:
+            yield
+        finally:
+            self._set(own)
+
+    def _take_over(self) -> None:
+        if any(momentum is None for momentum in self._momenta):
+            raise ConfigError(
+                "BatchNorm with momentum None (a cumulative average) depends on how micro-batches are dealt.\n"
+                "Give it a momentum, or run one micro-batch a rank."
+            )
+        for layer in self._layers:
+            layer.momentum = 1.0  # a forward pass then leaves the batch's own statistics in the buffers
+        self._base = [torch.empty_like(buffer) for buffer in self._buffers]
+        self._sum = [torch.empty_like(buffer) for buffer in self._buffers]
+        self._extra_counts = [torch.full_like(count, self._num_own - 1) for count in self._counts]
+
+    def _flat(self) -> torch.Tensor:
+        if not self._buffers:
+            return torch.zeros(0)
+        return torch.cat([buffer.flatten() for buffer in self._buffers])
+
+    def _set(self, flat: torch.Tensor) -> None:
+        if not self._buffers:
+            return
+        pieces = flat.to(self._buffers[0].device).split([buffer.numel() for buffer in self._buffers])
+        torch._foreach_copy_(self._buffers, [p.view_as(b) for p, b in zip(pieces, self._buffers, strict=True)])
+
+
+def mean_over_ranks(gathered: torch.Tensor) -> torch.Tensor:
+    """(K,) mean of (W, K), summed in float64."""
+    return gathered.double().mean(dim=0).float()

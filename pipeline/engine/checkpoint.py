@@ -1,0 +1,195 @@
+"""Checkpoints: complete or absent, checksummed, written beside the running step.
+
+    RUN/checkpoints/step-00001200.pt     everything a run needs to go on
+    RUN/checkpoints/step-00001200.json   its CRC-32, bytes and step; written after it
+    RUN/checkpoints/latest.json          the newest complete one; moved last
+    RUN/best.pt                          the checkpoint with the best validation top-1
+
+A checkpoint is a dictionary of tensors, numbers, strings and lists (read with weights_only=True):
+
+    version, step, config (JSON), fingerprint of the index
+    module       state_dict of student and method (BatchNorm: mean over ranks)
+    statistics   (W, K) every rank's own BatchNorm buffers, so that the same world size continues bit for bit
+    optimizer, scaler, ema
+    history      evaluations so far, best top-1, epochs already evaluated
+
+There is no random state and no loader state in it: both are functions of (seed, step), see `pipeline.core.rng`.
+The learning rate is a function of the step, see `optim.learning_rate`.
+"""
+
+import json
+import os
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.core.errors import CheckpointError
+from stores.atomic import fsync_path, publish, publish_text
+
+CHECKPOINT_VERSION = 1
+_BLOCK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Found:
+    """A complete checkpoint on disk."""
+
+    step: int
+    path: Path
+
+
+class CheckpointWriter:
+    """Writes checkpoints in a background thread, one at a time, and keeps the newest few.
+
+    Args:
+        run: the run directory.
+        keep: number of checkpoints to keep.
+    """
+
+    def __init__(self, run: Path, keep: int) -> None:
+        self._run, self._folder, self._keep = run, run / "checkpoints", keep
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+
+    def save(self, state: dict[str, Any], *, is_best: bool) -> None:
+        """Copy `state` off the device and start writing it; waits only for the write before it.
+
+        The copies are enqueued on the device's current stream: the next step may change the originals at once, and
+        the host goes on without waiting.
+        """
+        self.wait()
+        snapshot, copied = _to_host(state)
+        self._thread = threading.Thread(target=self._write, args=(snapshot, copied, is_best), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the write in progress is durable; raises its error.
+
+        Raises:
+            CheckpointError: the disk refused (full, read-only, gone); earlier checkpoints are untouched.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise CheckpointError(
+                f"a checkpoint could not be written to {self._folder}: {error}\n"
+                "Earlier checkpoints are whole; free space or repair the disk and start the same command again."
+            ) from error
+
+    def _write(self, snapshot: dict[str, Any], copied: Callable[[], None], is_best: bool) -> None:
+        try:
+            copied()
+            step = int(snapshot["step"])
+            path = self._folder / f"step-{step:08d}.pt"
+            write_checked(path, snapshot)
+            if is_best:
+                _link(path, self._run / "best.pt")
+            publish_text(self._folder / "latest.json", json.dumps({"file": path.name, "step": step}))
+            self._forget(path)
+        except Exception as error:
+            self._error = error
+
+    def _forget(self, newest: Path) -> None:
+        older = sorted(self._folder.glob("step-*.pt"))
+        for path in [path for path in older if path != newest][: -self._keep + 1 or None]:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def write_checked(path: Path, content: dict[str, Any]) -> None:
+    """`torch.save` to `path`, atomically, with its CRC-32 in a .json file beside it."""
+    with publish(path) as temporary:
+        torch.save(content, temporary)
+        check = {"crc32": _crc_of(temporary), "bytes": temporary.stat().st_size, "step": content.get("step")}
+    publish_text(path.with_suffix(".json"), json.dumps(check))
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """Load what `write_checked` wrote, onto the CPU.
+
+    Raises:
+        CheckpointError: missing, truncated, damaged, or of a newer version.
+    """
+    try:
+        check = json.loads(path.with_suffix(".json").read_text())
+        if (_crc_of(path), path.stat().st_size) != (check["crc32"], check["bytes"]):
+            raise CheckpointError(f"checkpoint {path} is damaged: its CRC-32 or size is not what was written")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
+    if content.get("version") != CHECKPOINT_VERSION:
+        raise CheckpointError(
+            f"checkpoint {path} has version {content.get('version')}, this program reads {CHECKPOINT_VERSION}"
+        )
+    return content
+
+
+def find_latest(run: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest checkpoint of a run that is whole (None where there is none), and what was wrong with newer ones.
+
+    Falling back to an older checkpoint costs time and nothing else: the same steps come again.
+
+    Raises:
+        CheckpointError: there are checkpoints and none of them can be read.
+    """
+    candidates = sorted((run / "checkpoints").glob("step-*.pt"), reverse=True)
+    problems: list[str] = []
+    for path in candidates:
+        if not path.with_suffix(".json").exists():
+            continue  # killed between the two renames: never counted as written
+        try:
+            return read_checked(path), problems
+        except CheckpointError as error:
+            problems.append(str(error))
+    if problems:
+        remedy = "Restore one of them from a copy, or move the folder away to start from the beginning."
+        raise CheckpointError("\n".join([*problems, remedy]))
+    return None, problems
+
+
+def _link(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    os.link(source, temporary)
+    temporary.replace(target)
+    fsync_path(target.parent)
+
+
+def _crc_of(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _to_host(state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
+    """A copy of nested `state` with tensors on the CPU, and a function that waits until the copies have arrived."""
+    on_device: list[torch.Tensor] = []
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            if value.device.type == "cpu":
+                return value.detach().clone()
+            on_device.append(value)
+            pinned = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            return pinned.copy_(value.detach(), non_blocking=True)
+        if isinstance(value, dict):
+            return {key: copy(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(copy(part) for part in value)
+        return value
+
+    snapshot = copy(state)
+    if not on_device:
+        return snapshot, lambda: None
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(on_device[0].device))
+    return snapshot, arrived.synchronize

@@ -1,0 +1,71 @@
+"""Student and method in one module, so that DDP averages the gradients of every trainable part."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from pipeline.kernels.kl import kl
+from pipeline.methods.base import Method, MethodInput
+from pipeline.models.network import Network
+from pipeline.models.outputs import Outputs
+from pipeline.teachers.online import autocast
+
+
+@dataclass(frozen=True)
+class StudentNumerics:
+    """Precision of the student's body; its classifier and all losses run in float32."""
+
+    device: torch.device
+    amp: str
+    label_smoothing: float
+
+
+class Distiller(nn.Module):
+    """images, labels, teacher outputs -> the loss and its terms.
+
+    The one module that is wrapped: torch.compile goes inside (the student), DDP outside.
+    """
+
+    def __init__(self, student: Network, method: Method, numerics: StudentNumerics, *, compiled: bool) -> None:
+        super().__init__()
+        self.student, self.method = student, method
+        self._numerics = numerics
+        # kept out of the module's children: a compiled copy would double every key of the state_dict
+        self._run_student = [torch.compile(student) if compiled else student]
+
+    def forward(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        ids: torch.Tensor,
+        teacher: Outputs | None,
+        epoch: int,
+    ) -> dict[str, torch.Tensor]:
+        """Terms of one micro-batch, scalars in float32.
+
+        Args:
+            images: (B, 3, H, W) normalised float32.
+            labels: (B,) int64.
+            ids: (B,) int64.
+            teacher: detached teacher outputs, or None.
+            epoch: epoch, from 0.
+
+        Returns:
+            "loss" (with gradient), and detached: "ce", "kd" and "method" where present (unweighted), "top1" (share).
+        """
+        with autocast(self._numerics.device, self._numerics.amp):
+            student: Outputs = self._run_student[0](images)
+        weights = self.method.weights
+        terms = {"ce": cross_entropy(student.logits, labels, label_smoothing=self._numerics.label_smoothing)}
+        loss = weights.ce * terms["ce"]
+        if weights.kd and teacher is not None:
+            terms["kd"] = kl(student.logits, teacher.logits, weights.temperature)
+            loss = loss + weights.kd * terms["kd"]
+        own = self.method(MethodInput(student, teacher, labels, ids, epoch))
+        if own is not None:
+            terms["method"] = own
+            loss = loss + weights.method * own
+        top1 = (student.logits.detach().argmax(dim=1) == labels).float().mean()
+        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}, "top1": top1}

@@ -1,0 +1,86 @@
+"""What a run leaves for people and programs to read: state.json, metrics.jsonl, summary.json, TensorBoard."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from stores.atomic import publish, publish_text
+
+State = Literal["running", "done", "failed", "usage", "preempted"]
+
+
+def write_state(run: Path, state: State, message: str = "", **more: Any) -> None:
+    """Replace RUN/state.json: the truth about how the run stands, for job scripts."""
+    content = {"state": state, "message": message, "time": time.time(), "job": os.environ.get("SLURM_JOB_ID"), **more}
+    publish_text(run / "state.json", json.dumps(content, indent=1))
+
+
+def read_state(run: Path) -> dict[str, Any]:
+    """RUN/state.json, or {} where there is none."""
+    path = run / "state.json"
+    state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return state
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file; a last line cut off by a kill is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def drop_lines_from(path: Path, step: int) -> None:
+    """Remove lines whose "step" is `step` or later: they will be written again."""
+    if not path.exists():
+        return
+    kept = [line for line in read_lines(path) if line["step"] < step]
+    with publish(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+class LineWriter:
+    """Appends JSON lines; each is handed to the operating system when it is written."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[str] = path.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one object."""
+        self._file.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class Journal:
+    """metrics.jsonl and TensorBoard of one run, written by rank 0, continued at `start_step`.
+
+    Lines are {"kind": "train" | "eval", "step", "epoch", ...}; a line's step is the number of steps done.
+    """
+
+    def __init__(self, run: Path, start_step: int) -> None:
+        drop_lines_from(run / "metrics.jsonl", start_step + 1)
+        self._lines = LineWriter(run / "metrics.jsonl")
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1)
+
+    def write(self, kind: Literal["train", "eval"], step: int, epoch: int, values: dict[str, Any]) -> None:
+        """Record values after `step` steps."""
+        self._lines.write({"kind": kind, "step": step, "epoch": epoch, **values})
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._lines.close()
+        self._board.close()

@@ -1,0 +1,92 @@
+"""What a distillation method is.
+
+The total loss is always ce * CE + kd * KL_T + weight * method: three explicit weights, never one "alpha", whose meaning
+is opposite in public code bases.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pipeline.core.errors import ConfigError
+from pipeline.models.outputs import Outputs
+
+TEACHER_NOTHING: frozenset[str] = frozenset()
+TEACHER_LOGITS = frozenset({"logits"})
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method has to be given.
+
+    Attributes:
+        teacher: teacher outputs: "logits", "embedding", "head", or names of feature taps.
+        student: names of the student's feature taps.
+    """
+
+    teacher: frozenset[str] = TEACHER_NOTHING
+    student: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Factors of the three terms of the loss, and the temperature of the second.
+
+    Attributes:
+        ce: of the cross-entropy with the labels.
+        kd: of the temperature-scaled KL divergence from the teacher.
+        temperature: T of that divergence.
+        method: of the method's own term.
+    """
+
+    ce: float = 1.0
+    kd: float = 0.0
+    temperature: float = 4.0
+    method: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("ce", "kd", "method"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"the weight --{name} must not be negative, got {getattr(self, name)}")
+        if self.temperature <= 0:
+            raise ConfigError(f"--temperature must be above 0, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class MethodInput:
+    """One micro-batch as a method sees it.
+
+    Attributes:
+        student: the student's outputs, with gradient.
+        teacher: the teacher's outputs, detached; None where the method needs none.
+        labels: (B,) int64.
+        ids: (B,) int64 sample ids.
+        epoch: epoch, from 0.
+    """
+
+    student: Outputs
+    teacher: Outputs | None
+    labels: torch.Tensor
+    ids: torch.Tensor
+    epoch: int
+
+
+class Method(nn.Module, ABC):
+    """A loss with its weights, its trainable parts (as submodules) and its `needs`. Never calls a teacher."""
+
+    weights: Weights
+
+    @property
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What `forward` reads."""
+
+    @abstractmethod
+    def forward(self, batch: MethodInput) -> torch.Tensor | None:
+        """The method's own term, unweighted, a float32 scalar; None for methods that are CE and KL alone."""
+
+    def plain_student(self) -> bool:
+        """Whether the trained student is the network alone, without parts of the method."""
+        return True
