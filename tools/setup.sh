@@ -51,8 +51,8 @@ make_venv() {
 
 install_project() {
     say "installing Reflux, PyTorch, DALI and the development tools (about 6 GB, one to three minutes)"
-    "$venv/bin/python" -m pip install -q --upgrade pip setuptools wheel
-    "$venv/bin/python" -m pip install -q -e '.[dali,dev]'
+    "$venv/bin/python" -m pip install -qq --upgrade pip setuptools wheel
+    "$venv/bin/python" -m pip install -qq -e '.[dali,dev]'
 }
 
 has_ffcv() { "$venv/bin/python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("ffcv") is None)'; }

@@ -1,0 +1,64 @@
+"""How the command-line programs talk to a person: progress while they work, one message and an exit code at the end."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from pipeline.core.errors import RefluxError
+
+OnProgress = Callable[[int, int], None]
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_PLAIN_INTERVAL_S = 5.0
+
+
+def run_command(main: Callable[[], None]) -> NoReturn:
+    """Run `main` and end the process: 0 when it returns, a RefluxError's own code and message, 130 after Ctrl-C.
+
+    Any other exception is a defect of Reflux and keeps its traceback.
+    """
+    try:
+        main()
+    except RefluxError as error:
+        print_error(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        sys.exit(_INTERRUPTED)
+    sys.exit(0)
+
+
+def print_error(message: str) -> None:
+    """Write `error: message` to stderr, red on a terminal; paths stay on one line and brackets stay text."""
+    Console(stderr=True, soft_wrap=True).print(Text(f"error: {message}", style="red"))
+
+
+@contextmanager
+def progress(title: str, unit: str) -> Iterator[OnProgress]:
+    """Yield a function of (done, total) that shows a bar on a terminal, and elsewhere a line every five seconds."""
+    console = Console()
+    if not console.is_terminal:
+        yield _plain_lines(title, unit)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _plain_lines(title: str, unit: str) -> OnProgress:
+    started = last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PLAIN_INTERVAL_S or done == total:
+            last = now
+            print(f"{title}: {done:,} of {total:,} {unit}, {now - started:.0f} s", flush=True)
+
+    return show
