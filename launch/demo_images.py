@@ -1,8 +1,8 @@
 """A small JPEG data set to try everything on: ten classes of textures and shapes, drawn from keys.
 
 Classes come in families that resemble each other (bars, grids, blobs), and every image has its own size, colours,
-scale, rotation, light, clutter, blur, noise and JPEG quality. A faint second pattern lies over each image, so that a teacher
-has something to say about the wrong classes.
+scale, rotation, light, clutter, blur, noise and JPEG quality. A faint second pattern lies over each image, so that a
+teacher has something to say about the wrong classes.
 """
 
 import json
