@@ -1,0 +1,265 @@
+"""FFCV: a resized copy of the data set in one mapped file, cropped by FFCV's C functions to the boxes of the plan.
+
+One compiled loop, without the GIL, takes a slice of a request in each thread of a pool; there is no barrier between
+requests, and no numba threading layer, whose `prange` loops may not run from two threads at once (train and val do).
+"""
+
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.core.errors import BadImageError, ConfigError, DataError
+from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source, empty_images
+from pipeline.data.beton import JPEG, RAW, Beton, availability, ffcv_module, open_beton, read_beton_index
+from pipeline.data.beton_writer import write_beton
+from pipeline.data.index import Index
+from pipeline.data.plan import PlanRows
+
+__all__ = ["FfcvBackend", "availability", "native_loader", "open_backend", "read_beton_index", "write_beton"]
+
+_IMAGES_PER_TASK = 8
+
+
+def open_backend(source: Source, options: BackendOptions) -> Backend:
+    """Open `source.beton`; compiles the loop at the process's first call (about 1 s).
+
+    Raises:
+        ConfigError: no .beton given, or FFCV is not installed.
+        DataError: the file cannot serve, or is of another data set than `source.index`.
+    """
+    if source.beton is None:
+        raise ConfigError("the ffcv backend reads a .beton file: make it with launch/prepare.py ffcv, pass --beton")
+    beton = open_beton(source.beton)
+    _check_same_data(beton, source.index)
+    return FfcvBackend(beton, options)
+
+
+class FfcvBackend(Backend):
+    """See the module's docstring."""
+
+    def __init__(self, beton: Beton, options: BackendOptions) -> None:
+        self._beton, self._options = beton, options
+        self._file = np.memmap(beton.path, np.uint8, mode="r")
+        self._loop = _compiled_loop()
+        self._local = threading.local()
+        self._pool = ThreadPoolExecutor(options.num_threads, "decode", initializer=self._make_frame)
+
+    def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
+        """See `Backend`."""
+        waiting: deque[_Work] = deque()
+        try:
+            for rows in requests:
+                waiting.append(self._submit(rows))
+                if len(waiting) > self._options.prefetch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for work in waiting:
+                work.cancel()
+
+    def pixel_recipe(self) -> dict[str, Any]:
+        """See `Backend`."""
+        decode = "full, fast DCT" if self._beton.recipe.encoding == "jpeg" else None
+        return {"backend": "ffcv", "decode": decode, "resize": "area", "copy": asdict(self._beton.recipe)}
+
+    def close(self) -> None:
+        """See `Backend`."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _make_frame(self) -> None:
+        beton = self._beton
+        areas = beton.widths.astype(np.int64) * beton.heights * (beton.modes == JPEG)
+        self._local.frame = np.empty(3 * int(areas.max()), np.uint8)
+
+    def _submit(self, rows: PlanRows) -> "_Work":
+        beton = self._beton
+        at = np.searchsorted(beton.index.ids, rows.ids)
+        boxes = scale_boxes(
+            rows.boxes, (beton.index.widths[at], beton.index.heights[at]), (beton.widths[at], beton.heights[at])
+        )
+        images = empty_images(len(rows), self._options)
+        parts = [slice(first, first + _IMAGES_PER_TASK) for first in range(0, len(rows), _IMAGES_PER_TASK)]
+        tasks = [
+            self._pool.submit(self._decode, at[part], boxes[part], rows.flips[part], images[part]) for part in parts
+        ]
+        return _Work(images, tasks)
+
+    def _decode(self, at: np.ndarray, boxes: np.ndarray, flips: np.ndarray, images: torch.Tensor) -> list[int]:
+        beton = self._beton
+        failed = np.zeros(len(at), np.int32)
+        self._loop(
+            self._file,
+            beton.offsets[at],
+            beton.sizes[at],
+            beton.modes[at],
+            np.stack((beton.heights[at], beton.widths[at]), axis=1).astype(np.int64),
+            boxes,
+            flips,
+            self._local.frame,
+            images.numpy(),
+            failed,
+        )
+        return [self._replace(int(at[position]), images[position]) for position in np.flatnonzero(failed)]
+
+    def _replace(self, row: int, image: torch.Tensor) -> int:
+        sample_id = int(self._beton.index.ids[row])
+        if self._options.on_bad_image == "stop":
+            raise BadImageError(sample_id, f"{self._beton.path} row {row}", "FFCV's JPEG decoder refused its bytes")
+        image.fill_(GRAY)
+        return sample_id
+
+
+class _Work:
+    """A request in the pool."""
+
+    def __init__(self, images: torch.Tensor, parts: list[Future[list[int]]]) -> None:
+        self._images, self._parts = images, parts
+
+    def result(self) -> Pixels:
+        replaced = [sample_id for part in self._parts for sample_id in part.result()]
+        return Pixels(self._images, tuple(replaced))
+
+    def cancel(self) -> None:
+        for part in self._parts:
+            part.cancel()
+
+
+def scale_boxes(
+    boxes: np.ndarray, originals: tuple[np.ndarray, np.ndarray], copies: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Boxes in the pixels of the copies, (B, 4) int64: each edge rounded half to even, at least 1 pixel, inside.
+
+    Args:
+        boxes: (B, 4) top, left, height, width in the pixels of the originals.
+        originals: (B,) widths, (B,) heights.
+        copies: (B,) widths, (B,) heights.
+    """
+    top, left, height, width = boxes.astype(np.int64).T
+    x, w = _scale_span(left, width, originals[0], copies[0].astype(np.int64))
+    y, h = _scale_span(top, height, originals[1], copies[1].astype(np.int64))
+    return np.stack((y, x, h, w), axis=1)
+
+
+def native_loader(beton: Path, options: BackendOptions, seed: int) -> Iterator[torch.Tensor]:
+    """FFCV's own random pipeline over the same file: endless (B, R, R, 3) uint8 batches, epoch after epoch.
+
+    The baseline of `benchmarks loader`: FFCV's Loader with its random crop and flip, `num_threads` workers, the same
+    batch size, prefetch and page cache. The first batch pays for compilation; a batch is valid until `prefetch` more
+    have been drawn. Sets torch's thread count for the whole process, as FFCV does.
+    """
+    loaders, decoders, transforms = ffcv_module("loader"), ffcv_module("fields.decoders"), ffcv_module("transforms")
+    side = (options.resolution, options.resolution)
+    image = [decoders.RandomResizedCropRGBImageDecoder(side), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    loader = loaders.Loader(
+        str(beton),
+        batch_size=options.max_batch,
+        num_workers=options.num_threads,
+        os_cache=True,
+        order=loaders.OrderOption.RANDOM,
+        seed=seed,
+        pipelines={"image": image, **dict.fromkeys(("label", "id", "width", "height"))},
+        batches_ahead=options.prefetch,
+    )
+    while True:
+        for (images,) in loader:
+            yield images
+
+
+def _check_same_data(beton: Beton, index: Index) -> None:
+    if beton.index.fingerprint != index.fingerprint:
+        raise DataError(
+            "the index and the .beton must be of the same data set.\n"
+            f"  index:  fingerprint {index.fingerprint}\n"
+            f"  .beton: fingerprint {beton.index.fingerprint} ({beton.path})\n"
+            "Write the .beton again, or leave out the folder: training from a .beton needs none."
+        )
+    missing = np.setdiff1d(index.ids, beton.index.ids)
+    if len(missing):
+        raise DataError(
+            f"{beton.path} holds {len(beton.index):,} samples and lacks {len(missing):,} of those asked for "
+            f"(ids {missing[:5].tolist()}...): write it from the whole data set, or choose a smaller --subset"
+        )
+
+
+def _scale_span(
+    start: np.ndarray, length: np.ndarray, original: np.ndarray, copy: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    ratio = copy / original
+    first = np.minimum(np.rint(start * ratio).astype(np.int64), copy - 1)
+    last = np.clip(np.rint((start + length) * ratio).astype(np.int64), first + 1, copy)
+    return first, last - first
+
+
+@functools.cache
+def _compiled_loop() -> Callable[..., None]:
+    """The loop over some rows of a request, compiled with FFCV's settings (no GIL) for these argument types.
+
+    One per process: all data sets share it. Not cached on disk: addresses of FFCV's C functions are constants in it.
+    """
+    import numba
+
+    compiler, library = ffcv_module("pipeline.compiler").Compiler, ffcv_module("libffcv")
+    imdecode, resize_crop = compiler.compile(library.imdecode), compiler.compile(library.resize_crop)
+    mirror = compiler.compile(_mirror)
+
+    def loop(
+        file: np.ndarray,
+        offsets: np.ndarray,
+        sizes: np.ndarray,
+        modes: np.ndarray,
+        shapes: np.ndarray,
+        boxes: np.ndarray,
+        flips: np.ndarray,
+        frame: np.ndarray,
+        images: np.ndarray,
+        failed: np.ndarray,
+    ) -> None:
+        for row in range(len(offsets)):
+            stored = file[offsets[row] : offsets[row] + sizes[row]]
+            height, width = shapes[row]
+            if modes[row] == RAW:
+                pixels = stored.reshape(height, width, 3)
+            else:
+                failed[row] = imdecode(stored, frame, height, width, height, width, 0, 0, 1, 1, False, False)
+                pixels = frame[: height * width * 3].reshape(height, width, 3)
+            top, left, box_height, box_width = boxes[row]
+            resize_crop(pixels, top, top + box_height, left, left + box_width, images[row])
+            if flips[row]:
+                mirror(images[row])
+
+    array, byte, word, integer = numba.types.Array, numba.types.uint8, numba.types.uint64, numba.types.int64
+    return compiler.compile(
+        loop,
+        numba.types.void(
+            array(byte, 1, "C", readonly=True),
+            array(word, 1, "C"),
+            array(word, 1, "C"),
+            array(byte, 1, "C"),
+            array(integer, 2, "C"),
+            array(integer, 2, "C"),
+            array(numba.types.boolean, 1, "C"),
+            array(byte, 1, "C"),
+            array(byte, 4, "C"),
+            array(numba.types.int32, 1, "C"),
+        ),
+    )
+
+
+def _mirror(image: np.ndarray) -> None:
+    """Mirror (R, R, 3) left and right in place; compiled into the loop."""
+    side = image.shape[1]
+    for row in image:
+        for column in range(side // 2):
+            for channel in range(3):
+                kept = row[column, channel]
+                row[column, channel] = row[side - 1 - column, channel]
+                row[side - 1 - column, channel] = kept
