@@ -1,0 +1,70 @@
+"""Every policy file: JSON there and back; the frozen ratio table against exp."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.data.policies.centre_crop import CentreCrop
+from pipeline.data.policies.random_resized_crop import RandomResizedCrop, log_uniform, ratio_table
+from pipeline.data.policies.registry import from_json, get_policy, policy_names
+
+
+def test_the_named_policies() -> None:
+    assert policy_names() == ["imagenet_dali_simkd", "imagenet_eval", "imagenet_train"]
+
+
+@pytest.mark.parametrize("name", policy_names())
+def test_json_there_and_back(name: str) -> None:
+    policy = get_policy(name)
+    assert from_json(json.loads(json.dumps(policy.to_json()))) == policy
+
+
+def test_the_parameters_are_the_published_ones() -> None:
+    assert get_policy("imagenet_train") == RandomResizedCrop((0.08, 1.0), (3 / 4, 4 / 3), 0.5)
+    assert get_policy("imagenet_dali_simkd") == RandomResizedCrop((0.1, 1.0), (0.8, 1.25), 0.5)
+    assert get_policy("imagenet_eval") == CentreCrop(0.875)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'imagenet_train'"):
+        get_policy("imagenet_trian")
+
+
+@pytest.mark.parametrize("helper", ["base", "registry", "random_resized_crop", "centre_crop"])
+def test_a_helper_module_is_not_a_policy(helper: str) -> None:
+    with pytest.raises(ConfigError, match="unknown policy"):
+        get_policy(helper)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(DataError, match="'mixup'"):
+        from_json({"kind": "mixup"})
+
+
+@pytest.mark.parametrize("limits", [(3 / 4, 4 / 3), (0.8, 1.25), (0.5, 0.5), (0.01, 100.0)])
+def test_the_ratio_table_is_log_spaced(limits: tuple[float, float]) -> None:
+    least, greatest = limits
+    exact = least * np.exp(np.arange(257) / 256 * np.log(greatest / least))
+    assert np.allclose(ratio_table(least, greatest), exact, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("limits", [(3 / 4, 4 / 3), (0.8, 1.25)])
+def test_interpolation_is_as_near_to_exp_as_257_points_allow(limits: tuple[float, float]) -> None:
+    least, greatest = limits
+    words = np.random.default_rng(0).integers(0, 2**32, 200_000, dtype=np.uint32)
+    exact = least * np.exp(words * 2.0**-32 * np.log(greatest / least))
+    chord = np.log(greatest / least) / 256
+    worst = chord**2 / 8  # of a chord against exp: 6.3e-7 for 3/4..4/3, 3.8e-7 for 0.8..1.25
+    error = log_uniform(words, ratio_table(least, greatest)) / exact - 1
+    assert error.min() > -1e-12
+    assert 0.9 * worst < error.max() < 1.01 * worst < 6.4e-7
+
+
+def test_the_fallback_is_the_largest_centred_box_of_an_allowed_ratio() -> None:
+    policy = RandomResizedCrop((0.9, 1.0), (1.0, 1.0), 0.0)  # never fits a panorama
+    zeros = np.zeros(3, np.int64)
+    boxes, flips = policy.draw(zeros, zeros, np.array([1000, 50, 1]), np.array([100, 400, 1]), 0)
+    assert boxes.tolist() == [[0, 450, 100, 100], [175, 0, 50, 50], [0, 0, 1, 1]]
+    assert not flips.any()
