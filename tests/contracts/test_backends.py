@@ -1,0 +1,52 @@
+"""Every backend of the registry keeps the backend contract."""
+
+import subprocess
+import sys
+
+from backend_contract import BackendContract
+
+from pipeline.data.backends.registry import backend_names
+
+
+class TestTorchvision(BackendContract):
+    """The reference."""
+
+    backend = "torchvision"
+
+
+class TestDali(BackendContract):
+    """DALI on the CPU."""
+
+    backend = "dali"
+
+
+class TestSynthetic(BackendContract):
+    """Ramps; no file to damage."""
+
+    backend = "synthetic"
+    damages = ()
+
+
+def test_every_backend_is_held_to_the_contract() -> None:
+    held = {contract.backend for contract in BackendContract.__subclasses__()}
+    assert held == set(backend_names()), "write a subclass of BackendContract here for each backend"
+
+
+def test_dali_asked_for_and_not_installed_names_the_pip_line() -> None:
+    program = """
+import sys
+sys.modules["nvidia.dali"] = None  # importing it fails, as where it is not installed
+from pipeline.core.errors import MissingPackageError
+from pipeline.data.backends.base import BackendOptions, Source
+from pipeline.data.backends.registry import choose_backend, missing, open_backend
+from pipeline.data.backends.synthetic import synthetic_index
+assert missing("dali").endswith("pip install nvidia-dali-cuda130")
+assert choose_backend("auto", has_beton=False) == "torchvision"
+try:
+    open_backend("dali", Source(synthetic_index(4, 2)), BackendOptions(8, 1, 4))
+except MissingPackageError as error:
+    assert "pip install nvidia-dali-cuda130" in str(error)
+    print("refused")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
