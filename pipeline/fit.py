@@ -1,0 +1,122 @@
+"""A whole training job, in the order in which it happens.
+
+dataset index   --order-->   sample ids, dealt to ranks by micro-batch
+ids, views      --plan-->    boxes, flips
+ids + plan      --backend--> pixels --to device, normalise--> batch
+batch           --teacher--> teacher outputs
+batch + outputs --one module: student + method--> loss terms --> optimiser step
+"""
+
+import os
+from contextlib import closing
+from itertools import islice
+
+from pipeline.core.config import RunConfig, check_config
+from pipeline.core.dist import World, start_world, stop_world
+from pipeline.data.backends.base import BackendOptions
+from pipeline.data.backends.registry import open_backend
+from pipeline.data.datasets import Datasets, open_datasets
+from pipeline.data.loader import Loader
+from pipeline.data.order import Order
+from pipeline.data.plan import Plan
+from pipeline.data.policies.registry import get_policy
+from pipeline.engine.checkpoint import find_latest
+from pipeline.engine.networks import build_networks
+from pipeline.engine.resolve import resolve
+from pipeline.engine.run_directory import (
+    begin_attempt,
+    check_fingerprints,
+    check_same_run,
+    note_failure,
+    read_saved_config,
+    save_config,
+)
+from pipeline.engine.session import Job, Outcome, Session
+from pipeline.engine.signals import StopRequest
+from pipeline.engine.step import build_train_step
+
+
+def fit(config: RunConfig) -> Outcome:
+    """Run the job that `config` describes, or go on with it, in this process as one of its ranks.
+
+    Returns:
+        "done", or "preempted" when a signal asked for an early end and a checkpoint is durable.
+
+    Raises:
+        RefluxError: anything a user can mend; RUN/state.json says the same.
+    """
+    run, rank = config.files.out, int(os.environ.get("RANK", "0"))
+    saved = read_saved_config(run)
+    begin_attempt(run, rank)
+    stop = StopRequest()
+    stop.install()
+    try:
+        check_config(config)
+        world = start_world(config.running.device, config.running.threads)
+        outcome = _fit(config, saved, stop, world)
+    except BaseException as error:
+        note_failure(run, error, rank)
+        raise
+    stop_world(world)
+    return outcome
+
+
+def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: World) -> Outcome:
+    data = open_datasets(config, world)
+    config = resolve(config, saved, data, world)
+    if saved is not None:
+        check_same_run(saved, config, config.files.out)
+
+    order = Order(
+        ids=data.train.index.ids,
+        run_seed=config.optimisation.run_seed,
+        micro_batch=config.optimisation.batch // (config.optimisation.micro_batches or 1),
+        num_micro_batches=config.optimisation.micro_batches or 1,
+    )
+    deal = order.deal(world.rank, world.size)
+    total_steps = order.steps_per_epoch * config.optimisation.epochs
+    total_steps = min(total_steps, config.optimisation.max_steps or total_steps)
+
+    with (
+        closing(_loader(config, data, world, order, split="train")) as train_loader,
+        closing(_loader(config, data, world, order, split="val")) as val_loader,
+    ):
+        networks = build_networks(config, num_classes=len(data.train.index.classes), world=world)
+        train_step = build_train_step(config, networks, order, world)
+        state, problems = find_latest(config.files.out)
+        if state is not None:
+            check_fingerprints(state, train=data.train.index.fingerprint, val=data.val.index.fingerprint)
+        if config.running.dry_run:
+            return "done"
+        world.main_first(lambda: save_config(config, config.files.out))
+
+        job = Job(config, world, data, order, val_loader, networks.prepare, train_step, stop, total_steps)
+        with Session(job, state, problems) as session:
+            batches = train_loader.training(
+                order, rank=world.rank, world_size=world.size, start_step=session.step, stop_step=total_steps
+            )
+            with closing(batches):
+                while session.goes_on():
+                    micro_batches = list(islice(batches, len(deal)))
+                    terms = train_step(micro_batches)
+                    session.record(micro_batches, terms)
+            return session.finish()
+
+
+def _loader(config: RunConfig, data: Datasets, world: World, order: Order, *, split: str) -> Loader:
+    training, views, running = split == "train", config.views, config.running
+    source = data.train if training else data.val
+    backend = open_backend(
+        data.train_backend if training else data.val_backend,
+        source,
+        BackendOptions(
+            resolution=views.resolution if training else views.val_resolution or views.resolution,
+            num_threads=world.threads,
+            max_batch=order.micro_batch if training else running.eval_batch,
+            device=str(world.device),
+            on_bad_image=running.on_bad_image,
+            prefetch=running.prefetch,
+        ),
+    )
+    plan = Plan(get_policy(views.policy if training else views.val_policy), views.plan_seed)
+    return Loader(source.index, plan, backend, world.device, views.num_views if training else 1)

@@ -7,6 +7,7 @@ small JSON objects, barriers), so that nothing of the kind ever waits for a devi
 import json
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.core.cpu import decoder_threads
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, RefluxError
 
 _TIMEOUT = timedelta(minutes=30)  # a rank may be reading a slow disk; a dead one is noticed by its agent at once
 
@@ -46,6 +47,21 @@ class World:
         """Wait until every rank is here."""
         if self.size > 1:
             dist.barrier(group=self.control)
+
+    def main_first(self, action: Callable[[], None]) -> None:
+        """Run `action` on the main rank while the others wait; its RefluxError is raised on every rank."""
+        failure: RefluxError | None = None
+        if self.is_main:
+            try:
+                action()
+            except RefluxError as error:
+                failure = error
+        told = self.gather([str(failure), failure.exit_code] if failure else None)[0]
+        if failure is not None:
+            raise failure
+        if told is not None:
+            kind = ConfigError if told[1] == ConfigError.exit_code else RefluxError
+            raise kind(told[0])
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's JSON value, in rank order, on every rank."""

@@ -5,7 +5,7 @@ What is loaded is a function of the global step alone; this module holds no stat
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,16 +71,22 @@ class Loader:
     device: torch.device
     num_views: int | None = None
 
-    def training(self, order: Order, *, rank: int, world_size: int, start_step: int, stop_step: int) -> Iterator[Batch]:
+    def training(
+        self, order: Order, *, rank: int, world_size: int, start_step: int, stop_step: int
+    ) -> Generator[Batch, None, None]:
         """The micro-batches that `rank` runs from `start_step` up to (not including) `stop_step`, in order."""
         deal = order.deal(rank, world_size)
         return self._load(self.plan_requests(_dealt(order, deal, start_step, stop_step)))
 
-    def evaluation(self, batch: int, *, rank: int, world_size: int) -> Iterator[Batch]:
+    def evaluation(self, batch: int, *, rank: int, world_size: int) -> Generator[Batch, None, None]:
         """Every sample of the index once over all ranks, in batches cut at the same places for every world size."""
         starts = range(rank * batch, len(self.index), world_size * batch)
         parts = (MicroBatch(start // batch, 0, 0, self.index.ids[start : start + batch]) for start in starts)
         return self._load(self.plan_requests(parts))
+
+    def close(self) -> None:
+        """Close the backend."""
+        self.backend.close()
 
     def plan_requests(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Request]:
         """Look up sizes and draw the plan, one request per micro-batch."""
@@ -91,7 +97,7 @@ class Loader:
             rows = self.plan.rows(ids, views, self.index.widths[at], self.index.heights[at])
             yield Request(micro_batch, rows, self.index.labels[at].astype(np.int64))
 
-    def _load(self, requests: Iterator[Request]) -> Iterator[Batch]:
+    def _load(self, requests: Iterator[Request]) -> Generator[Batch, None, None]:
         loaded = _join(requests, self.backend, self.device)
         return loaded if self.device.type == "cpu" else _copy_ahead(loaded, self.device)
 
@@ -121,7 +127,7 @@ def _dealt(order: Order, deal: range, start_step: int, stop_step: int) -> Iterat
         yield from order.micro_batches(permuted, step, deal)
 
 
-def _join(requests: Iterator[Request], backend: Backend, device: torch.device) -> Iterator[Batch]:
+def _join(requests: Iterator[Request], backend: Backend, device: torch.device) -> Generator[Batch, None, None]:
     """Pair each request with its pixels; requests are drawn by the backend, ahead and perhaps in its own thread."""
     drawn: deque[Request] = deque()
 
@@ -161,7 +167,7 @@ def _batch(request: Request, pixels: Pixels, device: torch.device, wait_s: float
     )
 
 
-def _copy_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def _copy_ahead(batches: Iterator[Batch], device: torch.device) -> Generator[Batch, None, None]:
     """Copy one batch ahead on a side stream, so that the copy of the next runs beside the step of this one."""
     side = torch.cuda.Stream(device)
     coming: deque[tuple[Batch, torch.cuda.Event]] = deque()

@@ -33,9 +33,8 @@ class RunningStatistics:
     def __init__(self, module: nn.Module, *, num_own: int, num_all: int, world: World) -> None:
         layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
         self._layers, self._world = layers, world
-        self._buffers: list[torch.Tensor] = [b for layer in layers for b in (layer.running_mean, layer.running_var)]
-        self._counts: list[torch.Tensor] = [layer.num_batches_tracked for layer in layers]
-        self._momenta = [layer.momentum for layer in layers for _ in range(2)]
+        self._buffers = [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]
+        self._counts = [layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None]
         self._share, self._num_own = world.size / num_all, num_own
         # one micro-batch on every rank: PyTorch's own update is this formula
         self._native = num_own == 1 and num_all == world.size
@@ -84,7 +83,9 @@ class RunningStatistics:
             self._set(own)
 
     def _take_over(self) -> None:
-        if any(momentum is None for momentum in self._momenta):
+        momenta = [layer.momentum for layer in self._layers for _ in range(2)]
+        self._momenta = [momentum for momentum in momenta if momentum is not None]
+        if len(self._momenta) < len(momenta):
             raise ConfigError(
                 "BatchNorm with momentum None (a cumulative average) depends on how micro-batches are dealt.\n"
                 "Give it a momentum, or run one micro-batch a rank."
@@ -103,7 +104,7 @@ class RunningStatistics:
     def _set(self, flat: torch.Tensor) -> None:
         if not self._buffers:
             return
-        pieces = flat.to(self._buffers[0].device).split([buffer.numel() for buffer in self._buffers])
+        pieces = torch.split(flat.to(self._buffers[0].device), [buffer.numel() for buffer in self._buffers])
         torch._foreach_copy_(self._buffers, [p.view_as(b) for p, b in zip(pieces, self._buffers, strict=True)])
 
 

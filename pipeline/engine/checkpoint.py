@@ -22,7 +22,6 @@ import os
 import threading
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,6 @@ from stores.atomic import fsync_path, publish, publish_text
 
 CHECKPOINT_VERSION = 1
 _BLOCK_BYTES = 1 << 24
-
-
-@dataclass(frozen=True)
-class Found:
-    """A complete checkpoint on disk."""
-
-    step: int
-    path: Path
 
 
 class CheckpointWriter:

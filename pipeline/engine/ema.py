@@ -3,7 +3,8 @@
 import copy
 
 import torch
-from torch import nn
+
+from pipeline.models.network import Network
 
 
 class ModuleAverage:
@@ -14,10 +15,10 @@ class ModuleAverage:
         decay: share of the old average kept at each step.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: Network, decay: float) -> None:
         self.module = copy.deepcopy(module).requires_grad_(False)
         self._decay = decay
-        self._averages = list(self.module.parameters())
+        self._averages: list[torch.Tensor] = list(self.module.parameters())
         self._sources = [parameter.detach() for parameter in module.parameters()]
         self._buffers = list(zip(self.module.buffers(), module.buffers(), strict=True))
 

@@ -73,7 +73,7 @@ class Journal:
         self._lines = LineWriter(run / "metrics.jsonl")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1)
 
-    def write(self, kind: Literal["train", "eval"], step: int, epoch: int, values: dict[str, Any]) -> None:
+    def write(self, kind: Literal["train", "eval"], step: int, epoch: float, values: dict[str, Any]) -> None:
         """Record values after `step` steps."""
         self._lines.write({"kind": kind, "step": step, "epoch": epoch, **values})
         for name, value in values.items():

@@ -1,0 +1,63 @@
+"""Train a student, by the recipe that is named. The same command line again goes on with the run.
+
+python launch/imagenet.py RECIPE --data DIR --out RUN [flags]
+
+torchrun --nproc_per_node=8 launch/imagenet.py kd_r34_r18 --data /data/imagenet --out runs/a
+
+python launch/imagenet.py RECIPE --help
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from launch.command import run_command
+from launch.recipes.registry import all_recipes
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import ConfigError, PeerFailure, unknown_name
+
+EXIT_PREEMPTED = 75
+
+
+def parse_config(arguments: Sequence[str]) -> RunConfig:
+    """The run configuration of a command line (without the program's name).
+
+    Raises:
+        ConfigError: unknown recipe.
+        SystemExit: after --help (0) or a wrong flag (2).
+    """
+    recipes = all_recipes()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in recipes:
+        raise unknown_name("recipe", arguments[0], recipes)
+    config: RunConfig = tyro.extras.subcommand_cli_from_dict(
+        recipes,
+        prog="launch/imagenet.py",
+        description=__doc__,
+        args=list(arguments),
+        use_underscores=False,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
+    )
+    return config
+
+
+def main() -> None:
+    """Parse, run, and end with 0 (done), 1 (failed), 2 (usage) or 75 (stopped early: run me again)."""
+    try:
+        config = parse_config(sys.argv[1:])
+        from pipeline.fit import fit  # torch: only when something is to be trained
+
+        outcome = fit(config)
+    except PeerFailure as error:
+        sys.exit(error.exit_code)
+    except ConfigError as error:
+        if os.environ.get("RANK", "0") != "0":  # every rank finds the same; one says it
+            sys.exit(error.exit_code)
+        raise
+    if outcome == "preempted":
+        sys.exit(EXIT_PREEMPTED)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,22 @@
+"""Recipes by name: every public function of this folder's files that returns a RunConfig."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+
+from launch import recipes
+from pipeline.core import folder
+from pipeline.core.config import RunConfig
+
+Recipe = Callable[..., RunConfig]
+
+
+def all_recipes() -> dict[str, Recipe]:
+    """Name to function, sorted."""
+    found: dict[str, Recipe] = {}
+    for module_name in folder.names(recipes):
+        module = importlib.import_module(f"{recipes.__name__}.{module_name}")
+        functions = [function for _, function in inspect.getmembers(module, inspect.isfunction)]
+        own = [function for function in functions if function.__module__ == module.__name__]
+        found.update({f.__name__: f for f in own if f.__annotations__.get("return") is RunConfig})
+    return dict(sorted(found.items()))

@@ -1,0 +1,110 @@
+"""From flags to data sets: finds or makes the indexes, picks the backends."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core.config import Files, RunConfig
+from pipeline.core.dist import World
+from pipeline.core.errors import ConfigError, DataError
+from pipeline.data.beton import read_beton_index
+from pipeline.data.backends.base import Source
+from pipeline.data.backends.registry import choose_backend
+from pipeline.data.backends.synthetic import synthetic_index
+from pipeline.data.index import Index, check_same_classes, load_index, select_subset
+from pipeline.data.scan import scan_folder
+
+_SPOT_CHECKS = 32
+_SYNTHETIC_VAL_SHARE = 20
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The two data sets of a run and the backends that read them."""
+
+    train: Source
+    val: Source
+    train_backend: str
+    val_backend: str
+
+
+def open_datasets(config: RunConfig, world: World) -> Datasets:
+    """Open training and validation data; the main rank makes an index that is missing, in RUN/index.
+
+    Raises:
+        ConfigError: folders not named, or a backend that does not fit.
+        DataError: bad folders, files or indexes, by name.
+    """
+    files, running = config.files, config.running
+    if running.backend == "synthetic":
+        return _synthetic(config)
+    train_backend = choose_backend(running.backend, has_beton=files.beton is not None)
+    fallback = "auto" if train_backend == "ffcv" else train_backend
+    val_backend = "ffcv" if files.val_beton else choose_backend(fallback, has_beton=False)
+    train = _open(files.beton, _folder(files, "train"), files.train_index, config.files.out, "train", world)
+    val = _open(files.val_beton, _folder(files, "val"), files.val_index, config.files.out, "val", world)
+    check_same_classes(train.index, val.index)
+    if files.subset is not None:
+        train = Source(select_subset(train.index, files.subset), train.beton)
+    return Datasets(train, val, train_backend, val_backend)
+
+
+def _synthetic(config: RunConfig) -> Datasets:
+    running = config.running
+    num_val = max(1, running.synthetic_samples // _SYNTHETIC_VAL_SHARE)
+    train = synthetic_index(running.synthetic_samples, running.synthetic_classes)
+    val = synthetic_index(num_val, running.synthetic_classes)
+    return Datasets(Source(train), Source(val), "synthetic", "synthetic")
+
+
+def _folder(files: Files, split: str) -> Path | None:
+    named: Path | None = getattr(files, f"{split}_dir")
+    if named is not None or files.data is None:
+        return named
+    return files.data / split
+
+
+def _open(beton: Path | None, folder: Path | None, index: Path | None, run: Path, split: str, world: World) -> Source:
+    if beton is not None:
+        return Source(read_beton_index(beton), beton)
+    if folder is None:
+        prefix = "" if split == "train" else "val-"
+        raise ConfigError(
+            f"no {split} images were named: give --data DIR (with {split}/ in it), --{split}-dir DIR,"
+            f" or --{prefix}beton FILE"
+        )
+    return Source(_folder_index(folder, index, run, split, world))
+
+
+def _folder_index(folder: Path, named: Path | None, run: Path, split: str, world: World) -> Index:
+    own = run / "index" / f"{split}.index.h5"
+    prepared = folder.parent / f"{folder.name}.index.h5"
+    path = named or (prepared if prepared.exists() else own)
+    if path == own:
+        world.main_first(lambda: _make_index(folder, own))
+    if not folder.is_dir():
+        raise DataError(f"no such folder: {folder}\nImages are expected in {folder}/<class name>/<file>.")
+    index = load_index(path, root=folder.resolve(), verify=world.is_main)
+    _spot_check(index, path)
+    return index
+
+
+def _make_index(folder: Path, path: Path) -> None:
+    if not path.exists():
+        scan_folder(folder)[0].save(path)
+
+
+def _spot_check(index: Index, path: Path) -> None:
+    """Compare the byte sizes of a few files with the index: finds a data set that was replaced under its index."""
+    count = min(_SPOT_CHECKS, len(index))
+    for row in np.arange(count) * len(index) // count:
+        file = Path(index.path_of(int(index.ids[row])))
+        found = file.stat().st_size if file.is_file() else None
+        there = "missing" if found is None else f"{found} bytes"
+        if found != int(index.sizes[row]):
+            raise DataError(
+                f"the index {path} does not describe the folder {index.root}: {file}\n"
+                f"  index:  {int(index.sizes[row])} bytes\n  folder: {there}\n"
+                "Make the index again with launch/prepare.py index, or remove it."
+            )

@@ -1,0 +1,46 @@
+"""From a configuration with "auto" in it to one that says what runs, so that a restart elsewhere cannot differ."""
+
+from dataclasses import replace
+
+from pipeline.core.config import Amp, Precision, RunConfig
+from pipeline.core.dist import World
+from pipeline.core.errors import ConfigError
+from pipeline.data.datasets import Datasets
+
+
+def resolve(config: RunConfig, saved: RunConfig | None, data: Datasets, world: World) -> RunConfig:
+    """Replace every default that depends on this machine or job by its value.
+
+    Args:
+        config: from the command line.
+        saved: the run's own, where it is continued: the number of micro-batches is taken from it.
+        data: the opened data sets.
+        world: the ranks.
+
+    Raises:
+        ConfigError: the batch cannot be divided.
+    """
+    on_cuda = world.device.type == "cuda"
+    numerics, optimisation, views = config.numerics, config.optimisation, config.views
+    kept = saved.optimisation.micro_batches if saved is not None else None
+    micro_batches = optimisation.micro_batches or kept or world.size
+    if optimisation.batch % micro_batches:
+        cause = "--micro-batches" if optimisation.micro_batches else "the number of ranks"
+        near = max(micro_batches, optimisation.batch // micro_batches * micro_batches)
+        raise ConfigError(
+            f"--batch {optimisation.batch} is not divisible by {cause} ({micro_batches}).\n"
+            f"Use --batch {near} or {near + micro_batches}, or give --micro-batches."
+        )
+    auto_amp: Amp = "bf16" if on_cuda else "off"
+    auto_teacher: Precision = "fp16" if on_cuda else "fp32"
+    return replace(
+        config,
+        numerics=replace(
+            numerics,
+            amp=auto_amp if numerics.amp == "auto" else numerics.amp,
+            teacher_precision=auto_teacher if numerics.teacher_precision == "auto" else numerics.teacher_precision,
+        ),
+        optimisation=replace(optimisation, micro_batches=micro_batches),
+        views=replace(views, val_resolution=views.val_resolution or views.resolution),
+        running=replace(config.running, backend=data.train_backend, device="cuda" if on_cuda else "cpu"),
+    )

@@ -1,0 +1,198 @@
+"""One optimiser step over this rank's micro-batches. Nothing in it waits for the device."""
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.core.config import Optimisation, RunConfig
+from pipeline.core.dist import World
+from pipeline.core.errors import RefluxError
+from pipeline.core.rng import Stream, derive_seed
+from pipeline.data.loader import Batch
+from pipeline.data.order import Order
+from pipeline.engine.batchnorm import RunningStatistics
+from pipeline.engine.distiller import Distiller
+from pipeline.engine.ema import ModuleAverage
+from pipeline.engine.networks import Networks
+from pipeline.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from pipeline.models.outputs import Outputs
+
+
+class TrainStep:
+    """Forward, backward and update, with gradients accumulated over micro-batches and averaged over ranks.
+
+    Args:
+        distiller: student and method.
+        teacher: from a batch's pixels to teacher outputs; None where the method needs none.
+        prepare: from a batch's pixels to normalised images.
+        optimizer: over the distiller's parameters.
+        config: rates, clipping, seeds.
+        steps_per_epoch: for the schedule.
+        num_own: micro-batches of this rank in a step.
+        num_all: micro-batches of a step over all ranks, M.
+        world: the ranks.
+        amp: "fp16" scales the loss.
+        average: the moving average to update after each step.
+    """
+
+    def __init__(
+        self,
+        *,
+        distiller: Distiller,
+        teacher: Callable[[torch.Tensor], Outputs] | None,
+        prepare: Callable[[torch.Tensor], torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+        config: Optimisation,
+        steps_per_epoch: int,
+        num_own: int,
+        num_all: int,
+        world: World,
+        amp: str,
+        average: ModuleAverage | None,
+    ) -> None:
+        self.distiller, self.optimizer, self.average = distiller, optimizer, average
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=amp == "fp16")
+        self.statistics = RunningStatistics(distiller, num_own=num_own, num_all=num_all, world=world)
+        self.rate = config.lr
+        self._teacher, self._prepare, self._config, self._world = teacher, prepare, config, world
+        self._steps_per_epoch, self._num_all = steps_per_epoch, num_all
+        self._module = _wrap(distiller, world)
+
+    def __call__(self, batches: list[Batch]) -> dict[str, torch.Tensor]:
+        """One global step on this rank's micro-batches of it; returns the terms' means over the global batch."""
+        self.rate = learning_rate(self._config, batches[0].step, self._steps_per_epoch)
+        set_learning_rate(self.optimizer, self.rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.statistics.begin_step()
+        terms = [self._micro_batch(batch, is_last=number == len(batches)) for number, batch in enumerate(batches, 1)]
+        self.statistics.end_step()
+        self._update()
+        return self._mean_terms(terms)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, for a checkpoint; a collective call."""
+        gathered = self.statistics.gather()
+        with self.statistics.averaged():
+            module = {name: value.detach().clone() for name, value in self.distiller.state_dict().items()}
+        return {
+            "module": module,
+            "statistics": gathered,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.average is None else self.average.module.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned, perhaps in a world of another size."""
+        self.distiller.load_state_dict(state["module"])
+        self.statistics.load(state["statistics"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["ema"])
+
+    def _micro_batch(self, batch: Batch, *, is_last: bool) -> dict[str, torch.Tensor]:
+        # dropout and the like: a function of the seed and the place in the job, not of what ran before
+        torch.manual_seed(derive_seed(self._config.run_seed, Stream.STEP, batch.step, batch.index))
+        teacher = self._teacher(batch.images) if self._teacher is not None else None
+        hold = nullcontext() if is_last or self._module is self.distiller else self._module.no_sync()  # type: ignore[operator]
+        with hold:
+            terms: dict[str, torch.Tensor] = self._module(
+                self._prepare(batch.images), batch.labels, batch.ids, teacher, batch.epoch
+            )
+            self.statistics.after_micro_batch()
+            # DDP divides by the number of ranks; the sum over all micro-batches is to be divided by theirs
+            share = self._world.size / self._num_all
+            self.scaler.scale(terms["loss"] * share).backward()
+        return terms
+
+    def _update(self) -> None:
+        if self._config.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.distiller.parameters(), self._config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update()
+
+    def _mean_terms(self, terms: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        names = list(terms[0])
+        stacked = torch.stack([torch.stack([part[name].detach().double() for part in terms]).sum() for name in names])
+        means = self._world.sum_(stacked / self._num_all)
+        return dict(zip(names, means.unbind(), strict=True))
+
+
+class LateMetrics:
+    """Reads a step's metrics when the next step has been enqueued, so that the host never waits for the device."""
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[int, list[str], torch.Tensor, torch.cuda.Event | None, dict[str, float]]] = deque()
+
+    def push(self, step: int, terms: dict[str, torch.Tensor], **known: float) -> None:
+        """Take the terms of a step that was just enqueued, start their copy to the host; `known` goes along."""
+        values = torch.stack(list(terms.values()))
+        arrived = None
+        if values.is_cuda:
+            values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+        self._pending.append((step, list(terms), values, arrived, known))
+
+    def pop(self, *, keep: int) -> list[tuple[int, dict[str, float]]]:
+        """The steps that have waited longest, as floats, until `keep` are left.
+
+        Raises:
+            RefluxError: a loss is not finite (on every rank at the same step).
+        """
+        ready = []
+        while len(self._pending) > keep:
+            step, names, values, arrived, known = self._pending.popleft()
+            if arrived is not None:
+                arrived.synchronize()
+            metrics = {**dict(zip(names, values.tolist(), strict=True)), **known}
+            _check_finite(step, metrics)
+            ready.append((step, metrics))
+        return ready
+
+
+def build_train_step(config: RunConfig, networks: Networks, order: Order, world: World) -> TrainStep:
+    """The step of a run, with fresh weights, optimiser and average."""
+    distiller, decay = networks.distiller, config.optimisation.ema_decay
+    return TrainStep(
+        distiller=distiller,
+        teacher=networks.teach,
+        prepare=networks.prepare,
+        optimizer=build_optimizer(distiller, config.optimisation, world.device),
+        config=config.optimisation,
+        steps_per_epoch=order.steps_per_epoch,
+        num_own=len(order.deal(world.rank, world.size)),
+        num_all=order.num_micro_batches,
+        world=world,
+        amp=config.numerics.amp,
+        average=None if decay is None else ModuleAverage(distiller.student, decay),
+    )
+
+
+def _check_finite(step: int, metrics: dict[str, float]) -> None:
+    bad = {name: value for name, value in metrics.items() if value != value or value in (float("inf"), float("-inf"))}
+    if bad:
+        raise RefluxError(
+            f"the loss is not finite after step {step}: {bad}\n"
+            "Lower --lr or add --warmup-epochs; with --amp fp16 try bf16. Earlier checkpoints are whole."
+        )
+
+
+def _wrap(distiller: Distiller, world: World) -> nn.Module:
+    if world.size == 1:
+        return distiller
+    return DistributedDataParallel(
+        distiller,
+        device_ids=[world.device] if world.device.type == "cuda" else None,
+        broadcast_buffers=False,  # BatchNorm's are averaged when they are read, see RunningStatistics
+        gradient_as_bucket_view=True,
+    )
