@@ -74,13 +74,13 @@ def draw_image(name: str, split: int, number: int, seed: int) -> tuple[Image.Ima
     width, height = (int(side) for side in rng.integers(*_SIDES_PX, 2))
     shape = _pattern(name, width, height, rng)
     other = CLASSES[int(rng.integers(len(CLASSES)))]
-    faint = _pattern(other, width, height, rng) * rng.uniform(0.0, 0.45)
+    faint = _pattern(other, width, height, rng) * rng.uniform(0.0, 0.25)
     light, dark = _colours(rng)
     field = np.clip(shape * (1 - faint) + (1 - shape) * faint, 0, 1)[..., None]
     image = Image.fromarray(_to_bytes((dark + (light - dark) * field) * _light(width, height, rng)))
     _add_clutter(image, rng)
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 1.6)))
-    noise = rng.uniform(0.0, 26.0) * rng.standard_normal((height, width, 1), np.float32)
+    noise = rng.uniform(0.0, 14.0) * rng.standard_normal((height, width, 1), np.float32)
     pixels = np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8)
     return Image.fromarray(pixels), int(rng.integers(45, 96))
 
@@ -150,11 +150,11 @@ def _check_same(out: Path, spec: DemoSpec) -> None:
 
 def _pattern(name: str, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     """(height, width) float32 in [0, 1]: class `name` at a random scale, rotation, position and slight bend."""
-    period = rng.uniform(14.0, 44.0)
+    period = rng.uniform(0.2, 0.42) * min(width, height)
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     bend = rng.uniform(0.0, 0.12) * period
-    x = x + bend * np.sin(y * rng.uniform(0.02, 0.06) + rng.uniform(0, 6))
+    x = x + bend * np.sin(y * rng.uniform(1.0, 4.0) / period + rng.uniform(0, 6))
     u = (np.cos(angle) * x + np.sin(angle) * y) / period + rng.uniform(0, 64)
     v = (np.cos(angle) * y - np.sin(angle) * x) / period * rng.uniform(0.8, 1.25) + rng.uniform(0, 64)
     sharpness = period / 2.0
@@ -234,10 +234,10 @@ CLASSES = tuple(_PATTERNS)
 
 
 def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two random colours (3,) that differ by at least 60 levels in brightness; which is the brighter is random too."""
+    """Two random colours (3,) that differ by at least 80 levels in brightness; which is the brighter is random too."""
     while True:
         first, second = rng.uniform(0, 255, (2, 3)).astype(np.float32)
-        if abs(float(first.mean() - second.mean())) >= 60:
+        if abs(float(first.mean() - second.mean())) >= 80:
             return first, second
 
 
@@ -250,9 +250,9 @@ def _light(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _add_clutter(image: Image.Image, rng: np.random.Generator) -> None:
-    """Up to six bars, discs and boxes over the picture."""
+    """Up to four bars, discs and boxes over the picture."""
     draw = ImageDraw.Draw(image)
-    for _ in range(int(rng.integers(0, 7))):
+    for _ in range(int(rng.integers(0, 5))):
         colour = tuple(int(value) for value in rng.integers(0, 256, 3))
         x, y = rng.uniform(0, image.width), rng.uniform(0, image.height)
         side = rng.uniform(0.05, 0.3) * min(image.size)

@@ -233,7 +233,7 @@ def _describe(index: Index) -> str:
 
 def _show_index(scanned: dict[str, _Scanned], paths: dict[str, Path], new: list[str]) -> None:
     console = Console(soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("split", "images", "classes", "median px", "bytes", "bad", "fingerprint", "seconds"):
         table.add_column(name, no_wrap=True, justify="left" if name == "split" else "right")
     for split, item in scanned.items():

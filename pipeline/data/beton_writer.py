@@ -30,7 +30,7 @@ from pipeline.data.scan import BadFile, bad_files_message
 from stores.atomic import publish
 
 _MIN_PAGE_BYTES = 1 << 23
-_AGREES = 2.0  # mean difference of 255 up to which two JPEG decoders are taken to have read the same picture
+_AGREES = 8.0  # of 255: mean difference up to which the fast decoder and the reference have read the same picture
 
 
 def write_beton(

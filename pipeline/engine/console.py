@@ -90,12 +90,12 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("student", str(summary["student"])),
         ("teacher", str(summary["teacher"] or "none (labels only)")),
         ("method", f"{summary['method']} {summary['method_args'] or ''}".strip()),
-        ("steps, epochs", f"{summary['steps']:,}, {summary['epochs']:g}"),
+        ("steps, epochs", f"{summary['steps']:,}, {summary['epochs']:.4g}"),
     ]
     if summary["last"]:
         rows += [
             ("top-1, last", f"{summary['last']['top1']:.2f} %"),
-            ("top-1, best", f"{summary['best']['top1']:.2f} % (epoch {summary['best']['epoch']})"),
+            ("top-1, best", f"{summary['best']['top1']:.2f} % (epoch {summary['best']['epoch']:.4g})"),
             ("top-5, last", f"{summary['last']['top5']:.2f} %"),
             ("cross-entropy, last", f"{summary['last']['ce']:.4f}"),
         ]

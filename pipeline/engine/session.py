@@ -233,7 +233,7 @@ class Session:
             draw_curves(self._run, self._job.config.recipe)
         extra = f", average {result['ema_top1']:.2f} %" if "ema_top1" in result else ""
         self._console.say(
-            f"epoch {epoch:g} | val top-1 {result['top1']:.2f} % | top-5 {result['top5']:.2f} %"
+            f"epoch {epoch:.4g} | val top-1 {result['top1']:.2f} % | top-5 {result['top5']:.2f} %"
             f" | cross-entropy {result['ce']:.4f}{extra} | {result['num_samples']:,} images"
         )
 

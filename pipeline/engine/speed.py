@@ -55,6 +55,7 @@ class Speed:
         self._last_gather = (0.0, 0.0)
         self._pending: tuple[Any, list[torch.Tensor]] | None = None
         self._slowest = (-1, 0.0)
+        self._reading = Reading(0.0, 0.0, -1, 0.0)
 
     def add(self, waited_s: float) -> None:
         """Count one step, with the seconds that it waited for data."""
@@ -72,12 +73,13 @@ class Speed:
         self._since = time.perf_counter()
 
     def reading(self) -> Reading:
-        """The speed since the last reading."""
+        """The speed since the last reading; that reading again where no step has come since."""
         now = self._elapsed()
         seconds, waited, steps = now - self._last[0], self._waited - self._last[1], self._steps - self._last[2]
-        self._last = (now, self._waited, self._steps)
-        per_s = steps * self._batch / seconds if seconds > 0 else 0.0
-        return Reading(per_s, waited / seconds if seconds > 0 else 0.0, *self._slowest)
+        if steps and seconds > 0:
+            self._last = (now, self._waited, self._steps)
+            self._reading = Reading(steps * self._batch / seconds, waited / seconds, *self._slowest)
+        return self._reading
 
     def totals(self, seconds_before: float, waited_before: float) -> dict[str, float]:
         """Seconds of training and of waiting, with those of earlier starts."""

@@ -1,5 +1,6 @@
 """One optimiser step over this rank's micro-batches. Nothing in it waits for the device."""
 
+import inspect
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -190,9 +191,10 @@ def _check_finite(step: int, metrics: dict[str, float]) -> None:
 def _wrap(distiller: Distiller, world: World) -> nn.Module:
     if world.size == 1:
         return distiller
+    # BatchNorm's buffers are averaged when they are read, see RunningStatistics; torch 2.15 renamed the argument
+    parameters = inspect.signature(DistributedDataParallel).parameters
+    keep_buffers = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+    options: dict[str, Any] = {keep_buffers: False, "gradient_as_bucket_view": True}
     return DistributedDataParallel(
-        distiller,
-        device_ids=[world.device] if world.device.type == "cuda" else None,
-        broadcast_buffers=False,  # BatchNorm's are averaged when they are read, see RunningStatistics
-        gradient_as_bucket_view=True,
+        distiller, device_ids=[world.device] if world.device.type == "cuda" else None, **options
     )

@@ -27,6 +27,8 @@ VIEW = 3
 FILE_DAMAGES = ("truncated", "text", "missing", "empty", "exchanged")
 
 
+# torchvision 0.29 announces that its decoders will move to another package
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning")
 class BackendContract:
     """The promises, as tests.
 

@@ -18,7 +18,7 @@ import torch
 
 from pipeline.core.errors import BadImageError, ConfigError, DataError
 from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source, empty_images
-from pipeline.data.beton import JPEG, RAW, Beton, availability, ffcv_module, open_beton, read_beton_index
+from pipeline.data.beton import JPEG, Beton, availability, ffcv_module, open_beton, read_beton_index
 from pipeline.data.beton_writer import write_beton
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
@@ -97,14 +97,13 @@ class FfcvBackend(Backend):
         beton = self._beton
         failed = np.zeros(len(at), np.int32)
         self._loop(
-            self._file,
-            beton.offsets[at],
-            beton.sizes[at],
-            beton.modes[at],
+            beton.offsets[at].astype(np.int64) + self._file.ctypes.data,
+            beton.sizes[at].astype(np.int64),
+            beton.modes[at] == JPEG,
             np.stack((beton.heights[at], beton.widths[at]), axis=1).astype(np.int64),
             boxes,
             flips,
-            self._local.frame,
+            self._local.frame.ctypes.data,
             images.numpy(),
             failed,
         )
@@ -204,54 +203,43 @@ def _compiled_loop() -> Callable[..., None]:
     """The loop over some rows of a request, compiled with FFCV's settings (no GIL) for these argument types.
 
     One per process: all data sets share it. Not cached on disk: addresses of FFCV's C functions are constants in it.
+    Bytes come as addresses, not as arrays: FFCV's memory manager marks numba's one and only type of 1-D byte arrays as
+    read-only when a Loader is made, after which nothing compiled for such arrays is found any more.
     """
     import numba
 
     compiler, library = ffcv_module("pipeline.compiler").Compiler, ffcv_module("libffcv")
-    imdecode, resize_crop = compiler.compile(library.imdecode), compiler.compile(library.resize_crop)
-    mirror = compiler.compile(_mirror)
+    imdecode, resize, mirror = library.ctypes_imdecode, library.ctypes_resize, compiler.compile(_mirror)
 
     def loop(
-        file: np.ndarray,
-        offsets: np.ndarray,
+        sources: np.ndarray,
         sizes: np.ndarray,
-        modes: np.ndarray,
+        is_jpeg: np.ndarray,
         shapes: np.ndarray,
         boxes: np.ndarray,
         flips: np.ndarray,
-        frame: np.ndarray,
+        frame: int,
         images: np.ndarray,
         failed: np.ndarray,
     ) -> None:
-        for row in range(len(offsets)):
-            stored = file[offsets[row] : offsets[row] + sizes[row]]
-            height, width = shapes[row]
-            if modes[row] == RAW:
-                pixels = stored.reshape(height, width, 3)
-            else:
-                failed[row] = imdecode(stored, frame, height, width, height, width, 0, 0, 1, 1, False, False)
-                pixels = frame[: height * width * 3].reshape(height, width, 3)
-            top, left, box_height, box_width = boxes[row]
-            resize_crop(pixels, top, top + box_height, left, left + box_width, images[row])
+        for row in range(len(sources)):
+            pixels, (height, width), image = sources[row], shapes[row], images[row]
+            if is_jpeg[row]:
+                failed[row] = imdecode(
+                    pixels, sizes[row], height, width, frame, height, width, 0, 0, 1, 1, False, False
+                )
+                pixels = frame
+            top, left, high, wide = boxes[row]
+            side = image.shape[0]
+            resize(0, pixels, height, width, top, top + high, left, left + wide, image.ctypes.data, side, side)
             if flips[row]:
-                mirror(images[row])
+                mirror(image)
 
-    array, byte, word, integer = numba.types.Array, numba.types.uint8, numba.types.uint64, numba.types.int64
-    return compiler.compile(
-        loop,
-        numba.types.void(
-            array(byte, 1, "C", readonly=True),
-            array(word, 1, "C"),
-            array(word, 1, "C"),
-            array(byte, 1, "C"),
-            array(integer, 2, "C"),
-            array(integer, 2, "C"),
-            array(numba.types.boolean, 1, "C"),
-            array(byte, 1, "C"),
-            array(byte, 4, "C"),
-            array(numba.types.int32, 1, "C"),
-        ),
-    )
+    types = numba.types
+    integer, integers, table = types.int64, types.int64[::1], types.int64[:, ::1]
+    flags, pixels = types.boolean[::1], types.uint8[:, :, :, ::1]
+    signature = types.void(integers, integers, flags, table, table, flags, integer, pixels, types.int32[::1])
+    return compiler.compile(loop, signature)
 
 
 def _mirror(image: np.ndarray) -> None:
