@@ -41,6 +41,7 @@ def write_beton(
     max_side: int = 500,
     quality: int = 90,
     num_workers: int | None = None,
+    overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write copies of all images of `index` to a new file, complete or not at all.
@@ -55,6 +56,7 @@ def write_beton(
 
     Args:
         num_workers: reading threads; None for one a core.
+        overwrite: replace an existing file, at the end, instead of refusing it.
         on_progress: called with (images done, images in all).
 
     Raises:
@@ -62,7 +64,7 @@ def write_beton(
         DataError: `path` exists; images that cannot be decoded (all of them named); no space.
     """
     recipe = _checked_recipe(CopyRecipe(encoding, max_side, quality))
-    if path.exists():
+    if path.exists() and not overwrite:
         raise DataError(f"{path} exists and nothing is overwritten: remove it, or choose another name")
     ffcv_module("writer")
     bad: list[BadFile] = []

@@ -2,10 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from backend_contract import BackendContract
 
+from pipeline.data.backends.base import Source
 from pipeline.data.backends.registry import backend_names
+from pipeline.data.beton import open_beton, read_beton_index
+from pipeline.data.beton_writer import write_beton
+from pipeline.data.index import Index
 
 
 class TestTorchvision(BackendContract):
@@ -18,6 +23,34 @@ class TestDali(BackendContract):
     """DALI on the CPU."""
 
     backend = "dali"
+
+
+class TestFfcvRaw(BackendContract):
+    """Uncompressed copies: there is nothing that could fail to decode."""
+
+    backend = "ffcv"
+    damages = ()
+    encoding = "raw"
+
+    @classmethod
+    def make_source(cls, index: Index, tmp_path: Path) -> Source:
+        path = tmp_path / f"{cls.encoding}.beton"
+        write_beton(index, path, encoding=cls.encoding, max_side=160)
+        return Source(read_beton_index(path), path)
+
+
+class TestFfcvJpeg(TestFfcvRaw):
+    """JPEG copies, some of them the originals."""
+
+    damages = ("zeros", "text")
+    encoding = "jpeg"
+
+    @classmethod
+    def damage(cls, source: Source, sample_id: int, kind: str) -> None:
+        beton = open_beton(source.beton)
+        with source.beton.open("r+b") as file:
+            file.seek(int(beton.offsets[sample_id]))
+            file.write({"zeros": b"\0", "text": b"x"}[kind] * int(beton.sizes[sample_id]))
 
 
 class TestSynthetic(BackendContract):

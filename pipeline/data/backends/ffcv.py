@@ -4,6 +4,7 @@ One compiled loop, without the GIL, takes a slice of a request in each thread of
 requests, and no numba threading layer, whose `prange` loops may not run from two threads at once (train and val do).
 """
 
+import contextlib
 import functools
 import threading
 from collections import deque
@@ -169,8 +170,8 @@ def native_loader(beton: Path, options: BackendOptions, seed: int) -> Iterator[t
         batches_ahead=options.prefetch,
     )
     while True:
-        for (images,) in loader:
-            yield images
+        with contextlib.closing(iter(loader)) as epoch:  # ends its thread
+            yield from (images for (images,) in epoch)
 
 
 def _check_same_data(beton: Beton, index: Index) -> None:
