@@ -170,12 +170,12 @@ def _stripes(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarr
 
 
 def _waves(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return _bars(u + rng.uniform(0.16, 0.4) * np.sin(2 * np.pi * v * rng.uniform(0.35, 0.8)), rng)
+    return _bars(u + rng.uniform(0.22, 0.45) * np.sin(2 * np.pi * v * rng.uniform(0.35, 0.8)), rng)
 
 
 def _zigzag(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     triangle = np.abs((v * rng.uniform(0.35, 0.8)) % 1 - 0.5) * 4 - 1
-    return _bars(u + rng.uniform(0.2, 0.5) * triangle, rng)
+    return _bars(u + rng.uniform(0.28, 0.6) * triangle, rng)
 
 
 def _checker(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:

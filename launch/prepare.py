@@ -21,7 +21,6 @@ from rich.table import Table
 
 from launch.command import progress, run_command
 from launch.demo_images import DemoSpec, write_demo
-from pipeline.core.cpu import usable_cpus
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data.index import Index, check_same_classes, load_index
 from pipeline.data.scan import BadFile, scan_folder
@@ -100,8 +99,8 @@ def ffcv(
         split: Which half of DATA.
         encoding: Uncompressed pixels (fastest, largest) or JPEG.
         max_side: Longer sides are reduced to this many pixels.
-        quality: JPEG quality.
-        num_workers: Processes that encode (default: the usable cores).
+        quality: JPEG quality of the images that are reduced.
+        num_workers: Threads that read and encode (default: one a core).
         dry_run: Only say how large the file would be.
         force: Overwrite OUT.
     """
@@ -124,7 +123,7 @@ def ffcv(
             encoding=encoding,
             max_side=max_side,
             quality=quality,
-            num_workers=num_workers if num_workers is not None else usable_cpus(),
+            num_workers=num_workers,
             on_progress=on_progress,
         )
     console.print(f"{len(source):,} images, {format_bytes(out.stat().st_size)}, {time.monotonic() - started:.1f} s")
@@ -189,7 +188,8 @@ def estimate_beton_bytes(index: Index, *, encoding: Literal["raw", "jpeg"], max_
     if encoding == "raw":
         return int(3 * pixels.sum())
     bytes_per_pixel = np.interp(quality, list(_JPEG_BYTES_PER_PIXEL), list(_JPEG_BYTES_PER_PIXEL.values()))
-    return int(bytes_per_pixel * pixels.sum())
+    smaller = bytes_per_pixel * pixels * scale**-0.7  # fewer pixels, each with more detail
+    return int(np.where(scale < 1, smaller, index.sizes).sum())  # what is small enough stays as it is
 
 
 def format_bytes(size: float) -> str:

@@ -50,7 +50,7 @@ def map_arrays(path: Path, *, verify: bool) -> MappedArrays:
         with h5py.File(path, "r", locking=False) as file:
             header = json.loads(file.attrs["header"])
             layout = {name: _locate(file[name]) for name in file}
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise MappedFileError(f"{path} is not a readable file of arrays ({error}); write it again") from error
     size_bytes = path.stat().st_size
     for name, place in layout.items():
@@ -87,7 +87,9 @@ def _write_dataset(file: h5py.File, name: str, array: np.ndarray) -> None:
     dataset.attrs["crc32"] = zlib.crc32(array.reshape(-1).view(np.uint8).data)
 
 
-def _locate(dataset: h5py.Dataset) -> _Place:
+def _locate(dataset: h5py.Dataset | h5py.Group) -> _Place:
+    if not isinstance(dataset, h5py.Dataset):
+        raise TypeError(f"'{dataset.name}' is a group, not a dataset")
     offset = dataset.id.get_offset()
     if offset is None and dataset.size:
         raise ValueError(f"dataset '{dataset.name}' is not contiguous")
