@@ -1,14 +1,17 @@
 """NVIDIA DALI, on the CPU or on the GPU: it reads the files, decodes only the plan's windows, resizes and mirrors.
 
-A sample that DALI cannot read spoils its whole pipeline, so a spoiled pipeline is thrown away, its oldest request is
-decoded apart in ever smaller pieces until the culprits are alone, and a new pipeline goes on with the requests behind.
-Pixels do not depend on what shares a batch, so none of this shows in the numbers.
+A sample that DALI cannot read spoils its whole pipeline, and one whose header it cannot parse may even end the process
+(2.4: the decoder's set-up leaves its frame while its worker threads still use it). So a file that is not as long as the
+index says is first shown to the reference decoder and kept from DALI where that refuses it. What still fails costs its
+pipeline: the request is decoded apart in ever smaller pieces until the culprits are alone, and a new pipeline goes on
+with the requests behind. Pixels do not depend on what shares a batch, so none of this shows in the numbers.
 """
 
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any
 
@@ -32,6 +35,7 @@ except ImportError:
 
 _INSTALL = "pip install nvidia-dali-cuda130"
 _PIECES = 8  # a spoiled request is cut into so many parts, and again: 256 rows with one culprit cost 4 pipelines
+_FILES_PER_TASK = 64
 _NUM_ATTEMPTS = 10  # of the native random crop, as of the plan's policies
 
 
@@ -52,31 +56,17 @@ def open_backend(source: Source, options: BackendOptions) -> Backend:
 
 
 class DaliBackend(Backend):
-    """See the module's docstring.
-
-    A file whose byte size is not the index's is checked with the reference decoder, since DALI decodes a window of a
-    damaged or exchanged file without complaint as long as the window itself is there.
-    """
+    """See the module's docstring."""
 
     def __init__(self, index: Index, options: BackendOptions) -> None:
         self._index, self._options = index, options
+        self._examiner = _Examiner(index, options.num_threads)
 
     def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
         """See `Backend`. Requests are drawn in the consumer's thread."""
-        feed = _Feed(self._index, iter(requests))
-        run = _Run(feed, self._options)
-        try:
-            while feed.waiting:
-                try:
-                    decoded = run.next()
-                except _SpoiledError:
-                    run.close()
-                    yield self._decode_apart(feed.rewind())
-                    run = _Run(feed, self._options)
-                else:
-                    yield self._checked(decoded, {})
-        finally:
-            run.close()
+        feed = _Feed(self._examiner, iter(requests))
+        while not feed.ended:
+            yield from self._one_pipeline(feed)
         if feed.error is not None:
             raise feed.error
 
@@ -91,69 +81,124 @@ class DaliBackend(Backend):
         }
 
     def close(self) -> None:
-        """See `Backend`. Pipelines live and die with their streams: nothing is left to release."""
+        """See `Backend`. Pipelines have ended with their streams."""
+        self._examiner.close()
 
-    def _decode_apart(self, rows: PlanRows) -> Pixels:
+    def _one_pipeline(self, feed: "_Feed") -> Iterator[Pixels]:
+        """The pixels of all requests that one pipeline can serve; leaves the others in the feed."""
+        run = _Run(feed, self._options)
+        try:
+            while feed.waiting:
+                if not len(feed.waiting[0].good):
+                    yield self._completed(feed.waiting.popleft(), None)
+                    continue
+                try:
+                    images = run.next()
+                except _SpoiledError:
+                    run.close()
+                    yield self._decode_apart(feed.rewind())
+                    return
+                yield self._completed(*images)
+        finally:
+            run.close()
+
+    def _completed(self, request: "_Request", decoded: torch.Tensor | None) -> Pixels:
+        """The whole request from the images of its good rows: gray for the others, or the first one's error."""
+        if not request.errors and decoded is not None:
+            return Pixels(decoded)
+        if self._options.on_bad_image == "stop":
+            raise request.errors[min(request.errors)]
         side = self._options.resolution
-        images = torch.full((len(rows), side, side, 3), GRAY, dtype=torch.uint8, device=self._options.device)
-        sizes = np.zeros(len(rows), np.int64)
-        errors: dict[int, BadImageError] = {}
-        pieces = deque(_cut(np.arange(len(rows)), _PIECES))
+        shape = (len(request.rows), side, side, 3)
+        images = torch.full(shape, GRAY, dtype=torch.uint8, device=self._options.device)
+        if decoded is not None:
+            images[torch.from_numpy(request.good)] = decoded
+        return Pixels(images, tuple(request.errors[position].sample_id for position in sorted(request.errors)))
+
+    def _decode_apart(self, request: "_Request") -> Pixels:
+        parts: dict[int, torch.Tensor] = {}
+        errors = dict(request.errors)
+        pieces = deque(_cut(request.good))
         while pieces:
             positions = pieces.popleft()
             try:
-                decoded = self._decode_alone(_take(rows, positions))
+                images = self._decode_alone(_take(request.rows, positions))
             except _SpoiledError as spoiled:
                 if len(positions) > 1:
-                    pieces.extendleft(reversed(_cut(positions, _PIECES)))
+                    pieces.extend(_cut(positions))
                 else:
-                    errors[int(positions[0])] = self._explain(int(rows.ids[positions[0]]), spoiled)
-                continue
-            images[torch.from_numpy(positions)] = decoded.images
-            sizes[positions] = decoded.sizes
-        return self._checked(_Decoded(rows, images, sizes), errors)
+                    errors[int(positions[0])] = self._explain(int(request.rows.ids[positions[0]]), spoiled)
+            else:
+                parts.update(zip(positions.tolist(), images, strict=True))
+        decoded = torch.stack([parts[position] for position in sorted(parts)]) if parts else None
+        return self._completed(replace(request, good=np.array(sorted(parts), np.int64), errors=errors), decoded)
 
-    def _decode_alone(self, rows: PlanRows) -> "_Decoded":
-        run = _Run(_Feed(self._index, iter([rows])), self._options)
+    def _decode_alone(self, rows: PlanRows) -> torch.Tensor:
+        feed = _Feed(self._examiner, iter([rows]))
+        run = _Run(feed, self._options)
         try:
-            return run.next()
+            if feed.waiting[0].errors:
+                raise _SpoiledError(RuntimeError("the file has changed while it was read"))
+            return run.next()[1]
         finally:
             run.close()
 
     def _explain(self, sample_id: int, spoiled: "_SpoiledError") -> BadImageError:
         """The reference decoder's words where it fails too: DALI's are a number."""
         ours = BadImageError(sample_id, self._index.path_of(sample_id), f"DALI: {spoiled.reason}")
-        return self._reference_error(sample_id) or ours
-
-    def _reference_error(self, sample_id: int) -> BadImageError | None:
-        try:
-            read_rgb(self._index, sample_id)
-        except BadImageError as error:
-            return error
-        return None
-
-    def _checked(self, decoded: "_Decoded", errors: dict[int, BadImageError]) -> Pixels:
-        """Look at the files whose size has changed; raise the first error, or make the bad ones gray."""
-        expected = self._index.sizes[self._index.rows_of(decoded.rows.ids)]
-        suspects = set(np.flatnonzero(decoded.sizes != expected).tolist()) - errors.keys()
-        for position in suspects:
-            error = self._reference_error(int(decoded.rows.ids[position]))
-            if error is not None:
-                errors[position] = error
-        if errors and self._options.on_bad_image == "stop":
-            raise errors[min(errors)]
-        for position in errors:
-            decoded.images[position] = GRAY
-        return Pixels(decoded.images, tuple(errors[position].sample_id for position in sorted(errors)))
+        return _reference_error(self._index, sample_id) or ours
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """A request, its images, and the byte sizes of the files as they were read, (B,) int64."""
+class _Request:
+    """Plan rows, the positions of those that DALI gets, all rows' paths, and why DALI does not get the others."""
 
     rows: PlanRows
-    images: torch.Tensor
-    sizes: np.ndarray
+    good: np.ndarray
+    paths: list[bytes]
+    errors: dict[int, BadImageError]
+
+
+class _Examiner:
+    """Finds the files that have changed since they were indexed, and among them the bad ones."""
+
+    def __init__(self, index: Index, num_threads: int) -> None:
+        self._index = index
+        self._root = os.fsencode(index.root.absolute()) + b"/"
+        self._pool = ThreadPoolExecutor(num_threads, "stat")  # on a network each size is a round trip
+        self._changed_but_good: set[int] = set()
+
+    def paths(self, ids: np.ndarray) -> list[bytes]:
+        """Absolute paths."""
+        index, positions = self._index, self._index.rows_of(ids)
+        ends = zip(index.path_ends[positions], index.path_ends[positions + 1], strict=True)
+        return [self._root + index.path_bytes[start:end].tobytes() for start, end in ends]
+
+    def examine(self, rows: PlanRows) -> _Request:
+        """Sort the rows into those for DALI and those that cannot be read. About 2 us a row."""
+        paths = self.paths(rows.ids)
+        parts = [paths[first : first + _FILES_PER_TASK] for first in range(0, len(paths), _FILES_PER_TASK)]
+        sizes = np.concatenate(list(self._pool.map(_sizes_of, parts)))
+        expected = self._index.sizes[self._index.rows_of(rows.ids)]
+        errors = {}
+        for position in np.flatnonzero(sizes != expected).tolist():
+            error = self._look_at(int(rows.ids[position]))
+            if error is not None:
+                errors[position] = error
+        good = np.setdiff1d(np.arange(len(rows)), list(errors))
+        return _Request(rows, good, paths, errors)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def _look_at(self, sample_id: int) -> BadImageError | None:
+        if sample_id in self._changed_but_good:
+            return None
+        error = _reference_error(self._index, sample_id)
+        if error is None:
+            self._changed_but_good.add(sample_id)
+        return error
 
 
 class _SpoiledError(Exception):
@@ -173,10 +218,11 @@ class _Run:
         self._gpu = None if _device_id(options) is None else torch.device(options.device)
         self._pipeline: Any = _replay_pipeline(feed, options)
         self._spoiled: RuntimeError | None = None
+        feed.paused = False
         self._schedule()
 
-    def next(self) -> _Decoded:
-        """The oldest waiting request's images, after the next request has been handed to DALI.
+    def next(self) -> tuple[_Request, torch.Tensor]:
+        """The oldest waiting request and its good rows' images, after the next request has been handed to DALI.
 
         Raises:
             _SpoiledError: DALI failed at this request or at a later one.
@@ -184,26 +230,25 @@ class _Run:
         if self._spoiled is not None:
             raise _SpoiledError(self._spoiled)
         try:
-            images, sizes = self._receive()
+            images = self._receive()
         except RuntimeError as error:
             raise _SpoiledError(error) from error
-        rows = self._feed.waiting.popleft()
+        request = self._feed.waiting.popleft()
         self._schedule()
-        return _Decoded(rows, images, sizes)
+        return request, images
 
     def close(self) -> None:
         """End DALI's threads."""
         self._pipeline = None
 
-    def _receive(self) -> tuple[torch.Tensor, np.ndarray]:
+    def _receive(self) -> torch.Tensor:
         stream = None if self._gpu is None else torch.cuda.current_stream(self._gpu)
-        images, sizes = self._pipeline.share_outputs(stream)
+        (images,) = self._pipeline.share_outputs(stream)
         pixels = from_dlpack(images.as_tensor())  # DALI's dynamic executor never writes into it again
         if self._gpu is not None:
             pixels = pixels.clone()  # to torch's allocator, which knows about streams
-        num_bytes = np.array(sizes.as_tensor())[:, 0]
         self._pipeline.release_outputs()
-        return pixels, num_bytes
+        return pixels
 
     def _schedule(self) -> None:
         """Hand the next request to DALI; the first time, as many as it works on at once."""
@@ -219,46 +264,48 @@ class _Feed:
     Attributes:
         waiting: requests drawn and not delivered, the oldest first.
         error: what the requests' own iterator raised; theirs is the turn after all that wait.
+        paused: a request without a good row waits; it and what follows are for after this pipeline.
     """
 
-    def __init__(self, index: Index, requests: Iterator[PlanRows]) -> None:
-        self._index, self._requests = index, requests
-        self._root = os.fsencode(index.root.absolute()) + b"/"
-        self.waiting: deque[PlanRows] = deque()
+    def __init__(self, examiner: _Examiner, requests: Iterator[PlanRows]) -> None:
+        self._examiner, self._requests = examiner, requests
+        self._exhausted = False
+        self.waiting: deque[_Request] = deque()
         self.error: Exception | None = None
+        self.paused = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing waits and nothing will come."""
+        return self._exhausted and not self.waiting
 
     def __call__(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Paths (B, W) uint8, window starts and shapes (B, 2) int32, flips (B,) int32."""
-        try:
-            rows = next(self._requests)
-            inputs = self._inputs(rows)
-        except StopIteration:
-            raise
-        except Exception as error:
-            self.error = error
-            raise StopIteration from error
-        self.waiting.append(rows)
-        return inputs
+        request = None if self.paused else self._draw()
+        if request is None:
+            raise StopIteration
+        self.waiting.append(request)
+        if not len(request.good):
+            self.paused = True
+            raise StopIteration
+        return _inputs(request)
 
-    def rewind(self) -> PlanRows:
+    def rewind(self) -> _Request:
         """Take out the oldest waiting request; a new pipeline will draw the others again."""
         oldest = self.waiting.popleft()
-        self._requests = chain(self.waiting, self._requests)
+        again = [request.rows for request in self.waiting]
+        self._requests, self._exhausted = chain(again, self._requests), False
         self.waiting = deque()
         return oldest
 
-    def _inputs(self, rows: PlanRows) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        boxes = rows.boxes.astype(np.int32)
-        starts, shapes = np.ascontiguousarray(boxes[:, :2]), np.ascontiguousarray(boxes[:, 2:])
-        return self._paths(rows.ids), starts, shapes, rows.flips.astype(np.int32)
-
-    def _paths(self, ids: np.ndarray) -> np.ndarray:
-        # One array for the batch, padded on the left with slashes (///a/b is /a/b), costs DALI less than B arrays.
-        index, positions = self._index, self._index.rows_of(ids)
-        ends = zip(index.path_ends[positions], index.path_ends[positions + 1], strict=True)
-        paths = [self._root + index.path_bytes[start:end].tobytes() for start, end in ends]
-        width = max(len(path) for path in paths)
-        return np.frombuffer(b"".join(path.rjust(width, b"/") for path in paths), np.uint8).reshape(len(ids), width)
+    def _draw(self) -> _Request | None:
+        try:
+            return self._examiner.examine(next(self._requests))
+        except StopIteration:
+            self._exhausted = True
+        except Exception as error:
+            self._exhausted, self.error = True, error
+        return None
 
 
 def native_random_crop(index: Index, options: BackendOptions, seed: int) -> Iterator[torch.Tensor]:
@@ -292,7 +339,7 @@ def _replay_pipeline(feed: _Feed, options: BackendOptions) -> Any:
         # plain reads: a mapped file that shrinks or whose server fails kills the process with SIGBUS
         files = fn.io.file.read(paths, dont_use_mmap=True)
         crops = fn.decoders.image_slice(files, start=starts, shape=shapes, axis_names="HW", **_decoding(options))
-        pipeline.set_outputs(_resized(crops, flips, options), files.shape())
+        pipeline.set_outputs(_resized(crops, flips, options))
     return pipeline
 
 
@@ -347,12 +394,45 @@ def _device_id(options: BackendOptions) -> int | None:
     return None if device.type == "cpu" else device.index or 0
 
 
+def _inputs(request: _Request) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rows = _take(request.rows, request.good)
+    boxes = rows.boxes.astype(np.int32)
+    starts, shapes = np.ascontiguousarray(boxes[:, :2]), np.ascontiguousarray(boxes[:, 2:])
+    paths = _path_array([request.paths[position] for position in request.good])
+    return paths, starts, shapes, rows.flips.astype(np.int32)
+
+
+def _path_array(paths: list[bytes]) -> np.ndarray:
+    """(B, W) uint8, padded on the left with slashes (///a/b is /a/b): costs DALI less than B arrays."""
+    width = max(len(path) for path in paths)
+    return np.frombuffer(b"".join(path.rjust(width, b"/") for path in paths), np.uint8).reshape(len(paths), width)
+
+
+def _sizes_of(paths: list[bytes]) -> list[int]:
+    return [_size_of(path) for path in paths]
+
+
+def _size_of(path: bytes) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116  (a Path a row would cost 4 times the call)
+    except OSError:
+        return -1
+
+
+def _reference_error(index: Index, sample_id: int) -> BadImageError | None:
+    try:
+        read_rgb(index, sample_id)
+    except BadImageError as error:
+        return error
+    return None
+
+
 def _take(rows: PlanRows, positions: np.ndarray) -> PlanRows:
     return PlanRows(**{column.name: getattr(rows, column.name)[positions] for column in fields(rows)})
 
 
-def _cut(positions: np.ndarray, num_pieces: int) -> list[np.ndarray]:
-    return np.array_split(positions, min(num_pieces, len(positions)))
+def _cut(positions: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(positions, min(_PIECES, len(positions))) if len(positions) else []
 
 
 def _missing() -> MissingPackageError:
