@@ -19,7 +19,7 @@ from pipeline.data.policies.registry import get_policy, policy_names
 FILE = Path(__file__).with_name("plan_numbers.json")
 WHAT_IT_MEANS = (
     "drawn numbers have changed: stores, traces and runs of earlier versions cannot be replayed by this program.\n"
-    "If that is not meant, find the change. If it is, raise PLAN_VERSION in pipeline/data/plan.py and record anew with\n"
+    "If that is not meant, find the change. If it is, raise PLAN_VERSION in pipeline/data/plan.py and record anew:\n"
     f"    python tests/golden/{Path(__file__).name}"
 )
 IMAGENET = 1_281_167
