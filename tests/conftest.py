@@ -50,6 +50,15 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def val_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """21 generated JPEGs in the classes of `photo_folder`: no multiple of a batch or of ranks."""
+    root = tmp_path_factory.mktemp("photos-val")
+    write_photo_folder(root, classes=4, per_class=5, seed=7)
+    write_photo(root / "class3" / "more.jpg", 90, 70, seed=8)
+    return root
+
+
+@pytest.fixture(scope="session")
 def photo_index(photo_folder: Path) -> Index:
     """The index of `photo_folder`."""
     return scan_folder(photo_folder)[0]
