@@ -1,0 +1,55 @@
+"""Fair comparisons on machines whose speed drifts: two things in turn, ratios within pairs, the median of pairs."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Alternating measurements of A and B, higher is better.
+
+    Attributes:
+        name: what is compared.
+        unit: of the figures.
+        a: A's figure in each pair.
+        b: B's figure in each pair.
+    """
+
+    name: str
+    unit: str
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """A / B, pair by pair."""
+        return tuple(a / b for a, b in zip(self.a, self.b, strict=True))
+
+    @property
+    def ratio(self) -> float:
+        """Median of the pairs' ratios."""
+        return statistics.median(self.ratios)
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures and their medians."""
+        medians = {"median_a": statistics.median(self.a), "median_b": statistics.median(self.b)}
+        return {**asdict(self), "ratios": self.ratios, "ratio": self.ratio, **medians}
+
+
+def alternate(
+    name: str, unit: str, a: Callable[[], float], b: Callable[[], float], repeats: int, say: Callable[[str], None]
+) -> Pairs:
+    """Measure A and B in turn, `repeats` times, who begins changing from pair to pair."""
+    figures: list[tuple[float, float]] = []
+    for repeat in range(repeats):
+        if repeat % 2:
+            second = b()
+            pair = (a(), second)
+        else:
+            first = a()
+            pair = (first, b())
+        figures.append(pair)
+        say(f"{name}, pair {repeat + 1} of {repeats}: {pair[0]:,.0f} and {pair[1]:,.0f} {unit}")
+    return Pairs(name, unit, tuple(pair[0] for pair in figures), tuple(pair[1] for pair in figures))
