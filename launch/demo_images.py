@@ -6,6 +6,7 @@ teacher has something to say about the wrong classes.
 """
 
 import json
+import math
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -152,11 +153,14 @@ def _pattern(name: str, width: int, height: int, rng: np.random.Generator) -> np
     """(height, width) float32 in [0, 1]: class `name` at a random scale, rotation, position and slight bend."""
     period = rng.uniform(0.2, 0.42) * min(width, height)
     angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    y, x = np.ogrid[0:height, 0:width]
+    y, x = y.astype(np.float32), x.astype(np.float32)
     bend = rng.uniform(0.0, 0.12) * period
-    x = x + bend * np.sin(y * rng.uniform(1.0, 4.0) / period + rng.uniform(0, 6))
-    u = (np.cos(angle) * x + np.sin(angle) * y) / period + rng.uniform(0, 64)
-    v = (np.cos(angle) * y - np.sin(angle) * x) / period * rng.uniform(0.8, 1.25) + rng.uniform(0, 64)
+    x = x + bend * np.sin(y * (rng.uniform(1.0, 4.0) / period) + rng.uniform(0, 6))
+    cosine, sine = math.cos(angle) / period, math.sin(angle) / period
+    stretch = rng.uniform(0.8, 1.25)
+    u = cosine * x + sine * y + rng.uniform(0, 64)
+    v = stretch * cosine * y - stretch * sine * x + rng.uniform(0, 64)
     sharpness = period / 2.0
     return np.clip(_PATTERNS[name](u, v, rng) * sharpness + 0.5, 0, 1).astype(np.float32)
 
@@ -212,9 +216,10 @@ def _cells(
     u: np.ndarray, v: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """A grid of cells, each with its own jitter: offsets (du, dv) from the cell's centre, its size and its turn."""
-    column, row = np.floor(u).astype(np.int64) % 64, np.floor(v).astype(np.int64) % 64
-    jitter = (2 * rng.random((4, 64, 64), np.float32) - 1)[:, row, column]
-    du, dv = u % 1 - 0.5 + 0.1 * jitter[0], v % 1 - 0.5 + 0.1 * jitter[1]
+    column, row = np.floor(u), np.floor(v)
+    cell = (row.astype(np.int32) & 63) * 64 + (column.astype(np.int32) & 63)
+    jitter = [(2 * rng.random(64 * 64, np.float32) - 1).take(cell) for _ in range(4)]
+    du, dv = u - column - 0.5 + 0.1 * jitter[0], v - row - 0.5 + 0.1 * jitter[1]
     return du, dv, 0.33 + 0.06 * jitter[2], np.pi * jitter[3]
 
 
@@ -243,7 +248,7 @@ def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def _light(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     """(height, width, 1) factors: a slope across the image."""
-    slope_x, slope_y = rng.uniform(-0.35, 0.35, 2)
+    slope_x, slope_y = rng.uniform(-0.35, 0.35), rng.uniform(-0.35, 0.35)
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
     factors: np.ndarray = (1 + slope_x * x[None, :] + slope_y * y[:, None])[..., None]
     return factors
