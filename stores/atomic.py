@@ -31,6 +31,11 @@ def publish_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether `path` has the name of a file that `publish` was writing when its process was killed."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
 def fsync_path(path: Path) -> None:
     """Force a file's or folder's bytes to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

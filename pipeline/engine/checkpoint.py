@@ -96,6 +96,9 @@ class CheckpointWriter:
 
 def write_checked(path: Path, content: dict[str, Any]) -> None:
     """`torch.save` to `path`, atomically, with its CRC-32 in a .json file beside it."""
+    # a step is saved again when an evaluation followed: killed between the renames, the new file must not meet the
+    # old checksum and count as damaged
+    path.with_suffix(".json").unlink(missing_ok=True)
     with publish(path) as temporary:
         torch.save(content, temporary)
         check = {"crc32": _crc_of(temporary), "bytes": temporary.stat().st_size, "step": content.get("step")}
