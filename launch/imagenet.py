@@ -37,6 +37,7 @@ def parse_config(arguments: Sequence[str]) -> RunConfig:
         description=__doc__,
         args=list(arguments),
         use_underscores=False,
+        console_outputs=_speaks(),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
     )
     return config
@@ -46,17 +47,23 @@ def main() -> None:
     """Parse, run, and end with 0 (done), 1 (failed), 2 (usage) or 75 (stopped early: run me again)."""
     try:
         config = parse_config(sys.argv[1:])
-        from pipeline.fit import fit  # torch: only when something is to be trained
+    except ConfigError as error:
+        if not _speaks():
+            sys.exit(error.exit_code)
+        raise
+    from pipeline.fit import fit  # torch: only when something is to be trained
 
+    try:
         outcome = fit(config)
     except PeerFailure as error:
         sys.exit(error.exit_code)
-    except ConfigError as error:
-        if os.environ.get("RANK", "0") != "0":  # every rank finds the same; one says it
-            sys.exit(error.exit_code)
-        raise
     if outcome == "preempted":
         sys.exit(EXIT_PREEMPTED)
+
+
+def _speaks() -> bool:
+    """Whether this rank is the one that says what every rank finds in the command line."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ batch + outputs --one module: student + method--> loss terms --> optimiser step
 import os
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
 
 from pipeline.core.config import RunConfig, check_config
 from pipeline.core.dist import World, start_world, stop_world
+from pipeline.core.errors import PeerFailure, RefluxError
 from pipeline.data.backends.base import BackendOptions
 from pipeline.data.backends.registry import open_backend
 from pipeline.data.datasets import Datasets, open_datasets
@@ -30,6 +32,7 @@ from pipeline.engine.run_directory import (
     note_failure,
     read_saved_config,
     save_config,
+    with_remedy,
 )
 from pipeline.engine.session import Job, Outcome, Session
 from pipeline.engine.signals import StopRequest
@@ -46,19 +49,31 @@ def fit(config: RunConfig) -> Outcome:
         RefluxError: anything a user can mend; RUN/state.json says the same.
     """
     run, rank = config.files.out, int(os.environ.get("RANK", "0"))
-    saved = read_saved_config(run)
-    begin_attempt(run, rank)
+    saved = _read_saved_config(run, rank)
     stop = StopRequest()
     stop.install()
     try:
+        begin_attempt(run, rank)
         check_config(config)
         world = start_world(config.running.device, config.running.threads)
         outcome = _fit(config, saved, stop, world)
     except BaseException as error:
-        note_failure(run, error, rank)
-        raise
+        failure = with_remedy(error, run)
+        note_failure(run, failure, rank)
+        if failure is error:
+            raise
+        raise failure from error
     stop_world(world)
     return outcome
+
+
+def _read_saved_config(run: Path, rank: int) -> RunConfig | None:
+    try:
+        return read_saved_config(run)
+    except RefluxError as error:
+        if rank == 0:
+            raise
+        raise PeerFailure("rank 0 finds the same, and says it") from error
 
 
 def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: World) -> Outcome:

@@ -12,16 +12,32 @@ RUN/tensorboard/     the same metrics for TensorBoard
 RUN/index/           dataset indexes, where none were prepared
 """
 
+import errno
 import json
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import RunConfig, first_difference
 from pipeline.core.errors import CheckpointError, ConfigError, PeerFailure, RefluxError
 from pipeline.engine.journal import read_state, write_state
-from stores.atomic import publish_text
+from stores.atomic import is_temporary, publish_text
 
 _STATE_FILES = {"state.json", "index", "launch.log"}
+_DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+_WAIT_FOR_MAIN_S, _POLL_S = 2.0, 0.02
+_STARTED = time.time()
+_SKEW_S = 10.0  # between the starts and the clocks of the ranks of one attempt
 
 
 def read_saved_config(run: Path) -> RunConfig | None:
@@ -37,7 +53,8 @@ def read_saved_config(run: Path) -> RunConfig | None:
             return RunConfig.from_json(json.loads(path.read_text()))
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{path} cannot be read ({error}); restore it, or choose another --out") from error
-    foreign = sorted(entry.name for entry in run.iterdir() if entry.name not in _STATE_FILES) if run.is_dir() else []
+    entries = [entry for entry in run.iterdir() if not is_temporary(entry)] if run.is_dir() else []
+    foreign = sorted(entry.name for entry in entries if entry.name not in _STATE_FILES)
     if foreign:
         raise ConfigError(
             f"--out {run} exists and is not a run of Reflux (no config.json; it holds {foreign[:5]}).\n"
@@ -59,6 +76,13 @@ def check_same_run(saved: RunConfig, now: RunConfig, run: Path) -> None:
     )
 
 
+def remove_leftovers(run: Path) -> None:
+    """Remove what a killed start left half written: each may be as large as a checkpoint. Main rank only, first."""
+    for folder in (run, run / "checkpoints", run / "index"):
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
 def save_config(config: RunConfig, run: Path) -> None:
     """Write RUN/config.json."""
     publish_text(run / "config.json", json.dumps(config.to_json(), indent=1))
@@ -67,6 +91,7 @@ def save_config(config: RunConfig, run: Path) -> None:
 def begin_attempt(run: Path, rank: int) -> None:
     """Say in RUN/state.json that a start or restart has begun: what an earlier one left there is over."""
     if rank == 0:
+        remove_leftovers(run)
         write_state(run, "running", "preparing")
 
 
@@ -78,12 +103,41 @@ def note_failure(run: Path, error: BaseException, rank: int) -> None:
     """
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return
-    told = read_state(run)
-    if told.get("state") in ("failed", "usage") and told.get("rank") != rank:
+    told = _told_by_another(run, rank)
+    if told:
         raise PeerFailure(f"rank {told.get('rank')} failed: {told['message']}") from error
     usage = isinstance(error, ConfigError)
     message = str(error) if isinstance(error, RefluxError) else f"{type(error).__name__}: {error}"
-    write_state(run, "usage" if usage else "failed", message, rank=rank)
+    with suppress(OSError):  # a full disk must not take the place of the message
+        write_state(run, "usage" if usage else "failed", message, rank=rank)
+
+
+def with_remedy(error: BaseException, run: Path) -> BaseException:
+    """The RefluxError that says what a person can do about `error`, where that is known; else `error` itself."""
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return RefluxError(
+            f"the operating system refused a file of the run {run}: {error}\n"
+            "Free space, or repair disk and permissions, and start the same command again; checkpoints are whole."
+        )
+    if isinstance(error, RuntimeError) and "gloo" in str(error):
+        return RefluxError(
+            "the connection to another rank broke: it was killed (out of memory?), or its machine is gone.\n"
+            f"Start the same command again; it goes on from the last checkpoint. ({str(error).splitlines()[0]})"
+        )
+    return error
+
+
+def _told_by_another(run: Path, rank: int) -> dict[str, Any]:
+    """What another rank has said about this attempt's failure; ranks that fail together leave it to rank 0."""
+    end = time.monotonic() + (_WAIT_FOR_MAIN_S if rank else 0.0)
+    while True:
+        told = read_state(run)
+        recent = told.get("time", 0.0) > _STARTED - _SKEW_S
+        if told.get("state") in ("failed", "usage") and told.get("rank") != rank and recent:
+            return told
+        if time.monotonic() >= end:
+            return {}
+        time.sleep(_POLL_S)
 
 
 def check_fingerprints(state: dict[str, Any], *, train: str, val: str) -> None:
