@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
@@ -31,7 +32,7 @@ class StopRequest:
             signal.signal(number, self._handle)
         if "TORCHELASTIC_RUN_ID" in os.environ:
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            if os.getppid() == 1:
+            if _agent_is_gone():
                 self.name = "the death of torchrun's agent"
 
     def _handle(self, number: int, _: FrameType | None) -> None:
@@ -41,3 +42,13 @@ class StopRequest:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.raise_signal(signal.SIGINT)
         self.name = signal.Signals(number).name
+
+
+def _agent_is_gone() -> bool:
+    """Whether init has adopted this worker already. In a container torchrun may itself be process 1, a Python."""
+    if os.getppid() != 1:
+        return False
+    try:
+        return not Path("/proc/1/exe").readlink().name.startswith("python")
+    except OSError:
+        return True  # another user's process is not our agent
