@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.cpu import usable_cpus
 from pipeline.core.dist import AgreedFlag, World
 from pipeline.data.datasets import Datasets
+from pipeline.data.index import Index
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.order import Order
 from pipeline.engine.checkpoint import CHECKPOINT_VERSION, CheckpointWriter
@@ -39,7 +41,8 @@ class Progress:
     Attributes:
         step: steps done.
         evaluations: one {"epoch", "step", "top1", ...} per evaluation.
-        replaced: ids of images that were gray, each once.
+        replaced: ids of training images that were gray, each once.
+        replaced_val: the same of validation images.
         seconds: time spent training so far, over all restarts.
         waited: seconds of it spent waiting for data on rank 0.
     """
@@ -47,6 +50,7 @@ class Progress:
     step: int = 0
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     replaced: list[int] = field(default_factory=list)
+    replaced_val: list[int] = field(default_factory=list)
     seconds: float = 0.0
     waited: float = 0.0
 
@@ -136,7 +140,7 @@ class Session:
         progress.step += 1
         if self._trace is not None:
             self._trace.write(batches)
-        self._note_replaced(batches)
+        self._note_replaced(batches, self._job.data.train.index, self._progress.replaced)
         self._speed.add(sum(batch.wait_s for batch in batches))
         self._unsaved = True
         self._late.push(progress.step, terms, lr=self._job.train_step.rate)
@@ -213,10 +217,10 @@ class Session:
         was_training = network.training
         network.eval()
         try:
-            with autocast(job.world.device, job.config.numerics.amp):
+            with closing(self._evaluation_batches()) as batches, autocast(job.world.device, job.config.numerics.amp):
                 return evaluate(
                     network,
-                    job.val_loader.evaluation(batch, rank=job.world.rank, world_size=job.world.size),
+                    batches,
                     prepare=job.prepare,
                     world=job.world,
                     on_batch=on_batch,
@@ -241,6 +245,8 @@ class Session:
         """Save a checkpoint (all ranks take part, rank 0 writes)."""
         self._speed.pause()
         self._report(self._late.pop(keep=0))  # a killed run must find the metrics of all steps that it will not repeat
+        self._progress.replaced = self._all_replaced(self._progress.replaced)
+        self._progress.replaced_val = self._all_replaced(self._progress.replaced_val)
         index = self._job.data
         state = {
             "version": CHECKPOINT_VERSION,
@@ -284,11 +290,24 @@ class Session:
         if self.step:
             say(f"going on after step {self.step} of {job.total_steps} (epoch {self._epoch(self.step):.2f})")
 
-    def _note_replaced(self, batches: list[Batch]) -> None:
+    def _note_replaced(self, batches: list[Batch], index: Index, known: list[int]) -> None:
         for sample_id in (i for batch in batches for i in batch.replaced):
-            if sample_id not in self._progress.replaced:
-                self._progress.replaced.append(sample_id)
-                print(f"image {self._job.data.train.index.path_of(sample_id)} (id {sample_id}) is unreadable: gray")
+            if sample_id not in known:
+                known.append(sample_id)
+                print(f"image {index.path_of(sample_id)} (id {sample_id}) is unreadable: gray")
+
+    def _all_replaced(self, own: list[int]) -> list[int]:
+        return sorted({sample_id for ids in self._job.world.gather(own) for sample_id in ids})
+
+    def _evaluation_batches(self) -> Generator[Batch, None, None]:
+        job = self._job
+        batches = job.val_loader.evaluation(
+            job.config.running.eval_batch, rank=job.world.rank, world_size=job.world.size
+        )
+        with closing(batches):
+            for batch in batches:
+                self._note_replaced([batch], job.data.val.index, self._progress.replaced_val)
+                yield batch
 
     def _report(self, ready: list[tuple[int, dict[str, float]]]) -> None:
         every = self._job.config.running.log_every
@@ -311,20 +330,23 @@ class Session:
             write_state(self._run, state, message, step=self.step, total_steps=self._job.total_steps)
 
     def _write_results(self) -> None:
-        replaced = sorted({i for ids in self._job.world.gather(self._progress.replaced) for i in ids})
+        data = self._job.data
+        replaced = self._all_replaced(self._progress.replaced)
+        replaced_val = self._all_replaced(self._progress.replaced_val)
         with self._job.train_step.statistics.averaged():
             if not self._job.world.is_main:
                 return
             weights = export_student(self._job.config, self._job.data.train.index.classes, self._job.train_step)
-        summary = self._summary(weights, replaced)
+        summary = self._summary(weights, replaced, replaced_val)
         publish_text(self._run / "summary.json", json.dumps(summary, indent=1))
         draw_curves(self._run, self._job.config.recipe)
         self._write_state("done", "")
         self._console.table(f"{self._job.config.recipe}: done", summary_rows(summary))
-        for sample_id in replaced[:_SHOWN_IDS]:
-            self._console.say(f"  gray: {self._job.data.train.index.path_of(sample_id)} (id {sample_id})")
+        for index, ids in ((data.train.index, replaced), (data.val.index, replaced_val)):
+            for sample_id in ids[:_SHOWN_IDS]:
+                self._console.say(f"  gray: {index.path_of(sample_id)} (id {sample_id})")
 
-    def _summary(self, weights: str, replaced: list[int]) -> dict[str, Any]:
+    def _summary(self, weights: str, replaced: list[int], replaced_val: list[int]) -> dict[str, Any]:
         config, evaluations = self._job.config, self._progress.evaluations
         totals = self._speed.totals(self._progress.seconds, self._progress.waited)
         return {
@@ -340,8 +362,9 @@ class Session:
             "images_per_s": self.step * self._job.order.batch / max(totals["seconds"], 1e-9),
             "data_wait_share": totals["waited"] / max(totals["seconds"], 1e-9),
             "seconds": totals["seconds"],
-            "replaced_images": len(replaced),
+            "replaced_images": len(replaced) + len(replaced_val),
             "replaced_ids": replaced,
+            "replaced_val_ids": replaced_val,
             "weights": weights,
             "world_size": self._job.world.size,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
