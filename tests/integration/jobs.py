@@ -159,8 +159,14 @@ def wait_until(condition: Callable[[], bool], what: str, job: Job, timeout_s: fl
         time.sleep(_POLL_S)
 
 
+def wait_for_words(job: Job) -> None:
+    """Wait until a job has printed something new."""
+    before = len(job.text())
+    wait_until(lambda: len(job.text()) > before, "a sign of life", job)
+
+
 def wait_for_step(run: Path, step: int, job: Job) -> None:
-    """Wait until metrics.jsonl shows that `step` is done; needs `--log-every 1`. A job that ends before is a failure."""
+    """Wait until metrics.jsonl has `step` (needs `--log-every 1`); a job that ends before is a failure."""
 
     def there() -> bool:
         return last_step(run) >= step or not any(is_alive(pid) for pid in job.pids())
@@ -219,7 +225,7 @@ def is_alive(pid: int) -> bool:
 
 def descendants(pid: int) -> list[int]:
     """All processes below `pid`."""
-    parents = {child: parent for child, parent in _parents()}
+    parents = dict(_parents())
     found, changed = {pid}, True
     while changed:
         below = {child for child, parent in parents.items() if parent in found}

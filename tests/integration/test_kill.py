@@ -1,16 +1,13 @@
 """A run that is killed and started again is the run that was never killed, bit for bit."""
 
 import random
-import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from jobs import (
     ForkedJob,
-    Job,
     last_step,
     photo_flags,
     results_of,
@@ -20,7 +17,7 @@ from jobs import (
     state_of,
     torchrun,
     wait_for_step,
-    wait_until,
+    wait_for_words,
     weights_of,
     write_dropout_student,
 )
@@ -66,8 +63,7 @@ def test_sigkill_at_random_moments(flags: list[str], uninterrupted: Path, tmp_pa
     for _ in range(6):
         job = ForkedJob(command_of(flags, run), log=log, size=2)
         with running(job):
-            before = len(job.text())
-            wait_until(lambda: len(job.text()) > before, "a sign of life", job)
+            wait_for_words(job)
             time.sleep(draws.random())
             job.kill()
     run_to_end(ForkedJob(command_of(flags, run), log=log, size=2))
