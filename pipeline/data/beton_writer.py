@@ -97,8 +97,8 @@ class _Copy:
 
 
 def _checked_recipe(recipe: CopyRecipe) -> CopyRecipe:
-    if not 16 <= recipe.max_side <= 65535:
-        raise ConfigError(f"--max-side must lie in 16..65535 pixels, got {recipe.max_side}")
+    if not 16 <= recipe.max_side <= 65500:  # JPEG ends there
+        raise ConfigError(f"--max-side must lie in 16..65500 pixels, got {recipe.max_side}")
     if not 1 <= recipe.quality <= 100:
         raise ConfigError(f"--quality must lie in 1..100, got {recipe.quality}")
     return recipe
@@ -206,8 +206,9 @@ def _descriptors(fields: dict[str, Any], types: ModuleType) -> np.ndarray:
 
 def _page_bytes(index: Index, recipe: CopyRecipe) -> int:
     """A power of two that holds the largest copy, whatever its encoding."""
-    longer = np.minimum(np.maximum(index.widths, index.heights), recipe.max_side).astype(np.int64)
-    largest = max(int((longer * longer).max()) * 3, int(index.sizes.max()), _MIN_PAGE_BYTES)
+    scale = np.minimum(1.0, recipe.max_side / np.maximum(index.widths, index.heights))
+    pixels = np.ceil(index.widths * scale) * np.ceil(index.heights * scale)
+    largest = max(4 * int(pixels.max()), int(index.sizes.max()), _MIN_PAGE_BYTES)  # 3 bytes a pixel, and some room
     return 1 << (largest - 1).bit_length()
 
 
