@@ -66,7 +66,8 @@ class Network(nn.Module):
         """Logits, embedding and tapped maps of normalised (B, 3, H, W) images.
 
         Raises:
-            ConfigError: at the first call outside torch.compile: the model's output is not its head's, or it refuses the size.
+            ConfigError: at the first call outside torch.compile: the model's output is not its head's, or it refuses
+                images of this size.
         """
         self._recorder.take()
         if torch.compiler.is_compiling() or self._checked:

@@ -1,5 +1,6 @@
 """timm's networks, where timm is installed; the one place that knows its API."""
 
+import difflib
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +21,8 @@ def build_from_timm(name: str, *, num_classes: int) -> nn.Module:
     """
     timm = _timm()
     if not timm.is_model(name):
-        raise unknown_name("timm model", name, _similar(timm, name))
+        near = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
+        raise ConfigError(f"timm has no model '{name}'. Nearest: {', '.join(near) or 'none'}; all: timm.list_models()")
     try:
         model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
     except RuntimeError as error:
@@ -43,7 +45,7 @@ def timm_state(name: str, weights: str, *, num_classes: int) -> State:
     known = timm.list_pretrained(f"{name}.*") or timm.list_pretrained(name)
     tags = [entry.partition(".")[2] for entry in known]
     if weights not in (*_DEFAULT_TAGS, *tags) or not known:
-        raise unknown_name(f"weights of timm:{name}", weights, [*tags, "random", "/path/to/file.pth"])
+        raise unknown_name(f"weights of timm:{name}", weights, [*tags, "random"])
     config: Any = timm.get_pretrained_cfg(tagged)
     check_classes(f"timm:{name}@{weights}", config.num_classes, num_classes)
     url = config.url or f"https://huggingface.co/{config.hf_hub_id}/resolve/main/pytorch_model.bin"
@@ -61,9 +63,3 @@ def _timm() -> ModuleType:
         raise MissingPackageError("timm (for models called timm:NAME)", "pip install timm") from error
     module: ModuleType = timm
     return module
-
-
-def _similar(timm: Any, name: str) -> list[str]:
-    stem = name.partition("_")[0][:6]
-    similar: list[str] = timm.list_models(f"*{stem}*")[:20]
-    return similar

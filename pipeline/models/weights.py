@@ -17,7 +17,7 @@ from pipeline.core.errors import ConfigError, unknown_name
 
 State = Mapping[str, Tensor]
 
-_WRAPPERS = ("model", "state_dict", "student", "model_state_dict")
+_WRAPPERS = ("model", "state_dict", "student", "model_state_dict", "module")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "student.")
 _SHOWN = 4
 # DenseNet files from before torchvision 0.3 have "norm.1.weight" for "norm1.weight"
@@ -52,7 +52,7 @@ def published_state(name: str, weights: str, *, num_classes: int) -> State:
     """
     known = models.get_model_weights(name)
     if weights not in known.__members__:
-        raise unknown_name(f"weights of {name}", weights, [*known.__members__, "random", "/path/to/file.pth"])
+        raise unknown_name(f"weights of {name}", weights, [*known.__members__, "random"])
     chosen = known[weights]
     check_classes(f"{name}@{weights}", len(chosen.meta["categories"]), num_classes)
     try:
@@ -100,14 +100,10 @@ def load_state(model: nn.Module, state: State, *, name: str, head: str) -> None:
     try:
         outcome = model.load_state_dict(fitting, strict=False)
     except RuntimeError as error:
-        raise ConfigError(_shape_message(name, fitting, own) or f"weights of {name}: {error}") from error
+        missing, extra = (sorted(one.keys() - other.keys()) for one, other in ((own, fitting), (fitting, own)))
+        raise _misfit(name, missing, extra, _other_shapes(fitting, own)) from error
     if outcome.missing_keys or outcome.unexpected_keys:
-        raise ConfigError(
-            f"weights must have exactly the layers of the network: those of {name} do not fit.\n"
-            f"  in the network, not in the weights: {_shortened(outcome.missing_keys)}\n"
-            f"  in the weights, not in the network: {_shortened(outcome.unexpected_keys)}\n"
-            "Give the file that belongs to this model."
-        )
+        raise _misfit(name, outcome.missing_keys, outcome.unexpected_keys, [])
 
 
 def _unwrap(content: Any, path: Path) -> State:
@@ -146,20 +142,24 @@ def _match(names: Mapping[str, str], own: State) -> bool:
     return any(name in own for name in names.values())
 
 
-def _shape_message(name: str, state: State, own: State) -> str:
-    differing = [key for key, value in state.items() if key in own and value.shape != own[key].shape]
-    if not differing:
-        return ""
-    lines = [f"  {key}: weights {tuple(state[key].shape)}, network {tuple(own[key].shape)}" for key in differing]
-    rest = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-    return (
-        f"weights must have the shapes of the network: those of {name} do not fit.\n"
-        + "\n".join(lines[:_SHOWN])
-        + rest
-        + "\nGive the file that belongs to this model."
+def _other_shapes(state: State, own: State) -> list[str]:
+    return [
+        f"{key}: weights {tuple(value.shape)}, network {tuple(own[key].shape)}"
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
+
+
+def _misfit(name: str, missing: list[str], extra: list[str], shapes: list[str]) -> ConfigError:
+    differing = f"  of another shape: {_shortened(shapes)}\n" if shapes else ""
+    return ConfigError(
+        f"weights must have exactly the layers of the network: those of {name} do not fit.\n"
+        f"  in the network, not in the weights: {_shortened(missing)}\n"
+        f"  in the weights, not in the network: {_shortened(extra)}\n"
+        f"{differing}Give the file that belongs to this model."
     )
 
 
 def _shortened(keys: list[str]) -> str:
-    more = f", and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    return ", ".join(keys[:_SHOWN]) + more if keys else "nothing"
+    more = f"; and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return "; ".join(keys[:_SHOWN]) + more if keys else "nothing"
