@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,16 @@ def test_a_dry_run_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.Cap
     prepare.ffcv(out=tmp_path / "a.beton", folder=data / "val", dry_run=True)
     assert "would hold 6 images in about" in capsys.readouterr().out
     assert not (tmp_path / "a.beton").exists()
+
+
+@pytest.mark.skipif(find_spec("ffcv") is None, reason="FFCV is not installed: see `make setup`")
+def test_ffcv_writes_the_file_from_the_index(data: Path, tmp_path: Path) -> None:
+    prepare.index(data=data)
+    answer = run("ffcv", "--data", data, "--split", "val", "--out", tmp_path / "val.beton", "--encoding", "raw")
+    assert answer.returncode == 0, answer.stderr
+    assert "ffcv: 6 of 6 images" in answer.stdout
+    assert (tmp_path / "val.beton").stat().st_size > 0
+    assert "Traceback" not in answer.stderr
 
 
 def test_the_estimate_of_raw_pixels_is_exact(photo_index: Index) -> None:
