@@ -35,6 +35,10 @@ class PlanRows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def part(self, rows: slice) -> "PlanRows":
+        """Some of the rows."""
+        return PlanRows(self.ids[rows], self.views[rows], self.boxes[rows], self.flips[rows])
+
     def crc(self) -> np.ndarray:
         """(B,) uint32: each row's CRC-32 over id and view (int64), box (4 int32), flip (a byte), little-endian."""
         columns = (

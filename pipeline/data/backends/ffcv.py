@@ -7,9 +7,8 @@ requests, and no numba threading layer, whose `prange` loops may not run from tw
 import contextlib
 import functools
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,14 @@ import numpy as np
 import torch
 
 from pipeline.core.errors import BadImageError, ConfigError, DataError
-from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source, empty_images
+from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source
+from pipeline.data.backends.pool import stream_in_pool
 from pipeline.data.beton import JPEG, Beton, availability, ffcv_module, open_beton, read_beton_index
 from pipeline.data.beton_writer import write_beton
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
 __all__ = ["FfcvBackend", "availability", "native_loader", "open_backend", "read_beton_index", "write_beton"]
-
-_IMAGES_PER_TASK = 8
 
 
 def open_backend(source: Source, options: BackendOptions) -> Backend:
@@ -55,17 +53,7 @@ class FfcvBackend(Backend):
 
     def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
         """See `Backend`."""
-        waiting: deque[_Work] = deque()
-        try:
-            for rows in requests:
-                waiting.append(self._submit(rows))
-                if len(waiting) > self._options.prefetch:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for work in waiting:
-                work.cancel()
+        return stream_in_pool(requests, pool=self._pool, options=self._options, decode=self._decode)
 
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
@@ -81,21 +69,12 @@ class FfcvBackend(Backend):
         areas = beton.widths.astype(np.int64) * beton.heights * (beton.modes == JPEG)
         self._local.frame = np.empty(3 * int(areas.max()), np.uint8)
 
-    def _submit(self, rows: PlanRows) -> "_Work":
+    def _decode(self, rows: PlanRows, images: torch.Tensor) -> list[int]:
         beton = self._beton
         at = np.searchsorted(beton.index.ids, rows.ids)
         boxes = scale_boxes(
             rows.boxes, (beton.index.widths[at], beton.index.heights[at]), (beton.widths[at], beton.heights[at])
         )
-        images = empty_images(len(rows), self._options)
-        parts = [slice(first, first + _IMAGES_PER_TASK) for first in range(0, len(rows), _IMAGES_PER_TASK)]
-        tasks = [
-            self._pool.submit(self._decode, at[part], boxes[part], rows.flips[part], images[part]) for part in parts
-        ]
-        return _Work(images, tasks)
-
-    def _decode(self, at: np.ndarray, boxes: np.ndarray, flips: np.ndarray, images: torch.Tensor) -> list[int]:
-        beton = self._beton
         failed = np.zeros(len(at), np.int32)
         self._loop(
             beton.offsets[at].astype(np.int64) + self._file.ctypes.data,
@@ -103,7 +82,7 @@ class FfcvBackend(Backend):
             beton.modes[at] == JPEG,
             np.stack((beton.heights[at], beton.widths[at]), axis=1).astype(np.int64),
             boxes,
-            flips,
+            rows.flips,
             self._local.frame.ctypes.data,
             images.numpy(),
             failed,
@@ -116,21 +95,6 @@ class FfcvBackend(Backend):
             raise BadImageError(sample_id, f"{self._beton.path} row {row}", "FFCV's JPEG decoder refused its bytes")
         image.fill_(GRAY)
         return sample_id
-
-
-class _Work:
-    """A request in the pool."""
-
-    def __init__(self, images: torch.Tensor, parts: list[Future[list[int]]]) -> None:
-        self._images, self._parts = images, parts
-
-    def result(self) -> Pixels:
-        replaced = [sample_id for part in self._parts for sample_id in part.result()]
-        return Pixels(self._images, tuple(replaced))
-
-    def cancel(self) -> None:
-        for part in self._parts:
-            part.cancel()
 
 
 def scale_boxes(

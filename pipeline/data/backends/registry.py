@@ -5,7 +5,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.data import backends
 from pipeline.data.backends.base import Backend, BackendOptions, Source
 
-_NOT_BACKENDS = ("base", "registry", "prefetch")
+_NOT_BACKENDS = ("base", "pool", "registry")
 
 
 def backend_names() -> list[str]:

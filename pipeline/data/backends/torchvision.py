@@ -3,9 +3,8 @@
 torchvision's operators release the GIL, so threads scale like processes without their start-up, copies and memory.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,10 @@ from torch.nn.functional import interpolate
 from torchvision.io import ImageReadMode, decode_image, read_file
 
 from pipeline.core.errors import BadImageError
-from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source, empty_images
+from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source
+from pipeline.data.backends.pool import stream_in_pool
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
-
-_IMAGES_PER_TASK = 8
 
 
 def availability() -> str | None:
@@ -40,17 +38,7 @@ class TorchvisionBackend(Backend):
 
     def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
         """See `Backend`."""
-        waiting: deque[_Work] = deque()
-        try:
-            for rows in requests:
-                waiting.append(self._submit(rows))
-                if len(waiting) > self._options.prefetch:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for work in waiting:
-                work.cancel()
+        return stream_in_pool(requests, pool=self._pool, options=self._options, decode=self._decode)
 
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
@@ -60,15 +48,9 @@ class TorchvisionBackend(Backend):
         """See `Backend`."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, rows: PlanRows) -> "_Work":
-        images = empty_images(len(rows), self._options)
-        parts = [slice(first, first + _IMAGES_PER_TASK) for first in range(0, len(rows), _IMAGES_PER_TASK)]
-        return _Work(images, [self._pool.submit(self._decode, rows, part, images) for part in parts])
-
-    def _decode(self, rows: PlanRows, part: slice, images: torch.Tensor) -> list[int]:
+    def _decode(self, rows: PlanRows, images: torch.Tensor) -> list[int]:
         replaced = []
-        for position in range(*part.indices(len(rows))):
-            sample_id = int(rows.ids[position])
+        for position, sample_id in enumerate(rows.ids.tolist()):
             try:
                 image = read_rgb(self._index, sample_id)
                 images[position] = crop_resize_flip(
@@ -80,21 +62,6 @@ class TorchvisionBackend(Backend):
                 images[position] = GRAY
                 replaced.append(sample_id)
         return replaced
-
-
-class _Work:
-    """A request in the pool."""
-
-    def __init__(self, images: torch.Tensor, parts: list[Future[list[int]]]) -> None:
-        self._images, self._parts = images, parts
-
-    def result(self) -> Pixels:
-        replaced = [sample_id for part in self._parts for sample_id in part.result()]
-        return Pixels(self._images, tuple(replaced))
-
-    def cancel(self) -> None:
-        for part in self._parts:
-            part.cancel()
 
 
 def read_rgb(index: Index, sample_id: int) -> torch.Tensor:
