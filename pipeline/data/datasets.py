@@ -8,10 +8,10 @@ import numpy as np
 from pipeline.core.config import Files, RunConfig
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.data.beton import read_beton_index
 from pipeline.data.backends.base import Source
 from pipeline.data.backends.registry import choose_backend
 from pipeline.data.backends.synthetic import synthetic_index
+from pipeline.data.beton import read_beton_index
 from pipeline.data.index import Index, check_same_classes, load_index, select_subset
 from pipeline.data.scan import scan_folder
 
