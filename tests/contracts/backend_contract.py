@@ -25,7 +25,7 @@ from pipeline.data.scan import scan_folder
 
 RESOLUTION = 48
 VIEW = 3
-FILE_DAMAGES = ("truncated", "text", "missing", "empty", "exchanged")
+FILE_DAMAGES = ("truncated", "text", "missing", "empty", "exchanged", "bad_tables")
 
 
 # torchvision 0.29 announces that its decoders will move to another package
@@ -316,5 +316,8 @@ def damage_file(path: Path, kind: str) -> None:
     elif kind == "exchanged":
         other = next(sibling for sibling in sorted(path.parent.iterdir()) if sibling.stat().st_size != len(content))
         path.write_bytes(other.read_bytes())
+    elif kind == "bad_tables":  # as long as before, with a good header: only decoding it tells
+        tables = content.index(b"\xff\xc4") + 5
+        path.write_bytes(content[:tables] + b"\xff" * 16 + content[tables + 16 :])
     else:
         path.write_bytes({"truncated": content[: len(content) // 2], "text": b"no image", "empty": b""}[kind])
