@@ -16,7 +16,7 @@ import tyro
 from launch.command import run_command
 from launch.recipes.registry import all_recipes
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import ConfigError, PeerFailure, unknown_name
+from pipeline.core.errors import ConfigError, PeerError, unknown_name
 
 EXIT_PREEMPTED = 75
 
@@ -55,7 +55,7 @@ def main() -> None:
 
     try:
         outcome = fit(config)
-    except PeerFailure as error:
+    except PeerError as error:
         sys.exit(error.exit_code)
     if outcome == "preempted":
         sys.exit(EXIT_PREEMPTED)

@@ -8,21 +8,23 @@ batch + outputs --one module: student + method--> loss terms --> optimiser step
 """
 
 import os
+from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 from pipeline.core.config import RunConfig, check_config
 from pipeline.core.dist import World, start_world, stop_world
-from pipeline.core.errors import PeerFailure, RefluxError
+from pipeline.core.errors import PeerError, RefluxError
 from pipeline.data.backends.base import BackendOptions
 from pipeline.data.backends.registry import open_backend
 from pipeline.data.datasets import Datasets, open_datasets
-from pipeline.data.loader import Loader
+from pipeline.data.loader import Batch, Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan
 from pipeline.data.policies.registry import get_policy
 from pipeline.engine.checkpoint import find_latest
+from pipeline.engine.dry_run import dry_run
 from pipeline.engine.networks import build_networks
 from pipeline.engine.resolve import resolve
 from pipeline.engine.run_directory import (
@@ -53,13 +55,15 @@ def fit(config: RunConfig) -> Outcome:
     stop = StopRequest()
     stop.install()
     try:
-        begin_attempt(run, rank)
+        if not config.running.dry_run:
+            begin_attempt(run, rank)
         check_config(config)
         world = start_world(config.running.device, config.running.threads)
         outcome = _fit(config, saved, stop, world)
     except BaseException as error:
         failure = with_remedy(error, run)
-        note_failure(run, failure, rank)
+        if not config.running.dry_run:
+            note_failure(run, failure, rank)
         if failure is error:
             raise
         raise failure from error
@@ -73,7 +77,7 @@ def _read_saved_config(run: Path, rank: int) -> RunConfig | None:
     except RefluxError as error:
         if rank == 0:
             raise
-        raise PeerFailure("rank 0 finds the same, and says it") from error
+        raise PeerError("rank 0 finds the same, and says it") from error
 
 
 def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: World) -> Outcome:
@@ -82,13 +86,8 @@ def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: W
     if saved is not None:
         check_same_run(saved, config, config.files.out)
 
-    order = Order(
-        ids=data.train.index.ids,
-        run_seed=config.optimisation.run_seed,
-        micro_batch=config.optimisation.batch // (config.optimisation.micro_batches or 1),
-        num_micro_batches=config.optimisation.micro_batches or 1,
-    )
-    deal = order.deal(world.rank, world.size)
+    order = _order(config, data)
+    num_own = len(order.deal(world.rank, world.size))
     total_steps = order.steps_per_epoch * config.optimisation.epochs
     total_steps = min(total_steps, config.optimisation.max_steps or total_steps)
 
@@ -101,21 +100,37 @@ def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: W
         state, problems = find_latest(config.files.out)
         if state is not None:
             check_fingerprints(state, train=data.train.index.fingerprint, val=data.val.index.fingerprint)
+        job = Job(config, world, data, order, val_loader, networks.prepare, train_step, stop, total_steps)
         if config.running.dry_run:
+            with closing(_training(job, train_loader, 0)) as batches:
+                dry_run(job, batches, num_own, networks.teacher_parameters)
             return "done"
         world.main_first(lambda: save_config(config, config.files.out))
-
-        job = Job(config, world, data, order, val_loader, networks.prepare, train_step, stop, total_steps)
         with Session(job, state, problems) as session:
-            batches = train_loader.training(
-                order, rank=world.rank, world_size=world.size, start_step=session.step, stop_step=total_steps
-            )
-            with closing(batches):
+            with closing(_training(job, train_loader, session.step)) as batches:
                 while session.goes_on():
-                    micro_batches = list(islice(batches, len(deal)))
+                    micro_batches = list(islice(batches, num_own))
                     terms = train_step(micro_batches)
                     session.record(micro_batches, terms)
             return session.finish()
+
+
+def _order(config: RunConfig, data: Datasets) -> Order:
+    num_micro_batches = config.optimisation.micro_batches
+    assert num_micro_batches is not None, "resolve() has set it"
+    return Order(
+        ids=data.train.index.ids,
+        run_seed=config.optimisation.run_seed,
+        micro_batch=config.optimisation.batch // num_micro_batches,
+        num_micro_batches=num_micro_batches,
+    )
+
+
+def _training(job: Job, loader: Loader, start_step: int) -> Generator[Batch, None, None]:
+    world, stop_step = job.world, job.total_steps
+    return loader.training(
+        job.order, rank=world.rank, world_size=world.size, start_step=start_step, stop_step=stop_step
+    )
 
 
 def _loader(config: RunConfig, data: Datasets, world: World, order: Order, *, split: str) -> Loader:

@@ -7,7 +7,7 @@
     |   `-- BadImageError        one image that cannot be decoded, with its id and path
     |-- StoreError               teacher outputs on disk
     |-- CheckpointError          what a resumed run finds
-    `-- PeerFailure              another rank failed first and has told it
+    `-- PeerError              another rank failed first and has told it
 
 A message says the rule, the value found and the remedy; a mismatch shows both sides. Anything that is not a RefluxError
 is a defect of Reflux and keeps its traceback.
@@ -60,7 +60,7 @@ class CheckpointError(RefluxError):
     """A checkpoint is missing, damaged or of another run."""
 
 
-class PeerFailure(RefluxError):
+class PeerError(RefluxError):
     """Another rank of the job failed; its message is the one to read."""
 
 

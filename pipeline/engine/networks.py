@@ -28,11 +28,13 @@ class Networks:
         distiller: student and method, on the device.
         prepare: pixels to the student's normalised images.
         teach: pixels to teacher outputs; None where the method needs none.
+        teacher_parameters: their number.
     """
 
     distiller: Distiller
     prepare: Callable[[torch.Tensor], torch.Tensor]
     teach: Callable[[torch.Tensor], Outputs] | None
+    teacher_parameters: int
 
 
 def build_networks(config: RunConfig, *, num_classes: int, world: World) -> Networks:
@@ -57,10 +59,12 @@ def build_networks(config: RunConfig, *, num_classes: int, world: World) -> Netw
     numerics = StudentNumerics(world.device, config.numerics.amp, config.optimisation.label_smoothing)
     distiller = Distiller(module, method, numerics, compiled=config.numerics.compile)  # type: ignore[arg-type]
     distiller = distiller.to(device=world.device, memory_format=memory_format)  # type: ignore[call-overload]
+    teacher = _teacher(config, method.needs.teacher, num_classes, world, memory_format)
     return Networks(
         distiller=distiller,
         prepare=preparation(config.views.mean, config.views.std, world.device, memory_format),
-        teach=_teacher(config, method.needs.teacher, num_classes, world, memory_format),
+        teach=None if teacher is None else _teach(config, teacher, world, memory_format),
+        teacher_parameters=0 if teacher is None else sum(p.numel() for p in teacher.network.parameters()),
     )
 
 
@@ -81,7 +85,7 @@ def set_kernels(*, deterministic: bool) -> None:
 
 def _teacher(
     config: RunConfig, needs: frozenset[str], num_classes: int, world: World, memory_format: torch.memory_format
-) -> Callable[[torch.Tensor], Outputs] | None:
+) -> OnlineTeacher | None:
     if not needs:
         if config.teacher is not None:
             raise ConfigError(
@@ -97,13 +101,18 @@ def _teacher(
         taps=needs - _OUTPUTS,
         role="teacher",
     )
-    teacher = OnlineTeacher(
+    return OnlineTeacher(
         network,
         device=world.device,
         precision=config.numerics.teacher_precision,
         memory_format=memory_format,
         compiled=config.numerics.compile,
     )
+
+
+def _teach(
+    config: RunConfig, teacher: OnlineTeacher, world: World, memory_format: torch.memory_format
+) -> Callable[[torch.Tensor], Outputs]:
     views = config.views
     mean, std = views.teacher_mean or views.mean, views.teacher_std or views.std
     prepare = preparation(mean, std, world.device, memory_format)

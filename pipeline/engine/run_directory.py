@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import RunConfig, first_difference
-from pipeline.core.errors import CheckpointError, ConfigError, PeerFailure, RefluxError
+from pipeline.core.errors import CheckpointError, ConfigError, PeerError, RefluxError
 from pipeline.engine.journal import read_state, write_state
 from stores.atomic import is_temporary, publish_text
 
@@ -99,13 +99,13 @@ def note_failure(run: Path, error: BaseException, rank: int) -> None:
     """Say in RUN/state.json how the run failed, unless another rank has: what follows from its failure is no news.
 
     Raises:
-        PeerFailure: another rank failed first, and told it.
+        PeerError: another rank failed first, and told it.
     """
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return
     told = _told_by_another(run, rank)
     if told:
-        raise PeerFailure(f"rank {told.get('rank')} failed: {told['message']}") from error
+        raise PeerError(f"rank {told.get('rank')} failed: {told['message']}") from error
     usage = isinstance(error, ConfigError)
     message = str(error) if isinstance(error, RefluxError) else f"{type(error).__name__}: {error}"
     with suppress(OSError):  # a full disk must not take the place of the message

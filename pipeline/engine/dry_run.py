@@ -1,0 +1,67 @@
+"""What a run would do and cost, before it costs anything: a few real steps that leave nothing behind."""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import torch
+
+from pipeline.data.loader import Batch
+from pipeline.engine.console import RunConsole
+from pipeline.engine.optim import learning_rate
+from pipeline.engine.session import Job
+
+_WARM_STEPS, _TIMED_STEPS = 2, 4
+
+
+def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher_parameters: int) -> None:
+    """Run a few steps on real data, then print sizes, schedule, speed, hours and memory."""
+    seconds, done = _time_steps(job, batches, num_own)
+    if not job.world.is_main:
+        return
+    config, order = job.config, job.order
+    per_epoch, total = order.steps_per_epoch, job.total_steps
+    rates = [f"{learning_rate(config.optimisation, step, per_epoch):.3g}" for step in (0, total // 2, total - 1)]
+    rows = [
+        ("train images, classes", f"{len(job.data.train.index):,}, {len(job.data.train.index.classes):,}"),
+        ("val images", f"{len(job.data.val.index):,}"),
+        ("student", f"{config.student}, {_millions(job.train_step.distiller.parameters())}"),
+        ("teacher", f"{config.teacher}, {teacher_parameters / 1e6:.2f} M parameters" if config.teacher else "none"),
+        ("ranks, micro-batches", f"{job.world.size}, {order.num_micro_batches} of {order.micro_batch} images"),
+        ("steps", f"{total:,} ({per_epoch:,} an epoch)"),
+        ("learning rate", f"{rates[0]} at first, {rates[1]} half-way, {rates[2]} at last"),
+        ("precision", f"student {config.numerics.amp}, teacher {config.numerics.teacher_precision}"),
+        ("backend", f"{config.running.backend}, {job.world.threads} decoder thread(s) a rank"),
+    ]
+    if done:
+        speed = done * order.batch / seconds
+        rows.append(("speed", f"{speed:,.0f} images/s over {done} step(s)"))
+        rows.append(("training time", f"{total * order.batch / speed / 3600:,.2f} h, evaluations not counted"))
+    if job.world.device.type == "cuda":
+        rows.append(("device memory", f"{torch.cuda.max_memory_allocated(job.world.device) / 2**30:.1f} GiB at most"))
+    console = RunConsole(enabled=True, total_steps=total, first_step=0, batch=order.batch)
+    console.table(f"{config.recipe}: dry run, nothing was saved", rows)
+
+
+def _time_steps(job: Job, batches: Iterator[Batch], num_own: int) -> tuple[float, int]:
+    """Seconds and number of the steps that were timed."""
+    warm = min(_WARM_STEPS, job.total_steps - 1)
+    timed = min(_TIMED_STEPS, job.total_steps - warm)
+    for _ in range(warm):
+        job.train_step(list(islice(batches, num_own)))
+    _finish(job)
+    started = time.perf_counter()
+    for _ in range(timed):
+        job.train_step(list(islice(batches, num_own)))
+    _finish(job)
+    return time.perf_counter() - started, timed
+
+
+def _finish(job: Job) -> None:
+    if job.world.device.type == "cuda":
+        torch.cuda.synchronize(job.world.device)
+    job.world.barrier()
+
+
+def _millions(parameters: Iterator[torch.nn.Parameter]) -> str:
+    return f"{sum(parameter.numel() for parameter in parameters) / 1e6:.2f} M parameters"
