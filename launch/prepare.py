@@ -124,6 +124,7 @@ def ffcv(
             max_side=max_side,
             quality=quality,
             num_workers=num_workers,
+            overwrite=force,
             on_progress=on_progress,
         )
     console.print(f"{len(source):,} images, {format_bytes(out.stat().st_size)}, {time.monotonic() - started:.1f} s")

@@ -147,10 +147,12 @@ def test_a_dry_run_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.skipif(find_spec("ffcv") is None, reason="FFCV is not installed: see `make setup`")
 def test_ffcv_writes_the_file_from_the_index(data: Path, tmp_path: Path) -> None:
     prepare.index(data=data)
-    answer = run("ffcv", "--data", data, "--split", "val", "--out", tmp_path / "val.beton", "--encoding", "raw")
+    out = tmp_path / "val.beton"
+    out.write_text("an old one")
+    answer = run("ffcv", "--data", data, "--split", "val", "--out", out, "--encoding", "raw", "--force")
     assert answer.returncode == 0, answer.stderr
     assert "ffcv: 6 of 6 images" in answer.stdout
-    assert (tmp_path / "val.beton").stat().st_size > 0
+    assert out.stat().st_size > 6 * 30 * 40 * 3
     assert "Traceback" not in answer.stderr
 
 
