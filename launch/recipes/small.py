@@ -2,8 +2,10 @@
 
 from pipeline.core.config import Files, Numerics, Optimisation, RunConfig, Running, Views
 
-_SMALL = Views(resolution=64)
-_DEMO = Optimisation(epochs=12, batch=64, lr=0.1, nesterov=True, weight_decay=5e-4, schedule="cosine", warmup_epochs=1)
+_SMALL = Views(resolution=64, policy="demo_train")
+_DEMO = Optimisation(
+    epochs=14, batch=32, lr=0.05, nesterov=True, weight_decay=5e-4, schedule="cosine", warmup_epochs=1.0
+)
 
 
 def smoke(

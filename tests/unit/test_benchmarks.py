@@ -1,0 +1,47 @@
+"""Do the benchmarks run, compare like with like, and write what they say?"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.loader import LoaderSettings, measure_loaders
+from benchmarks.pairs import alternate
+
+
+def test_pairs_alternate_and_take_the_median_of_ratios() -> None:
+    calls: list[str] = []
+    figures = iter([10.0, 5.0, 4.0, 8.0, 9.0, 3.0])
+
+    def measure(name: str) -> float:
+        calls.append(name)
+        return next(figures)
+
+    pairs = alternate("x", "u", lambda: measure("a"), lambda: measure("b"), 3, lambda _: None)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert pairs.a == (10.0, 8.0, 9.0)
+    assert pairs.b == (5.0, 4.0, 3.0)
+    assert pairs.ratio == 2.0
+
+
+def test_a_backend_is_measured_on_the_folder_that_is_named(photo_folder: Path, tmp_path: Path) -> None:
+    settings = LoaderSettings(photo_folder, resolution=32, batch=8, threads=1, batches=2, repeats=1)
+    lines: list[str] = []
+    (pairs,) = measure_loaders(settings, ["dali"], tmp_path, lines.append) or (None,)
+    if pairs is None:
+        assert "left out" in lines[0]
+        return
+    assert pairs.name == "dali"
+    assert min(pairs.a + pairs.b) > 0
+
+
+def test_an_existing_report_and_an_unknown_backend_are_refused(photo_folder: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    report.write_text("{}")
+    for flags, message in ((["--json", str(report)], "exists"), (["--backends", "dalli"], "Did you mean 'dali'?")):
+        command = [sys.executable, "-m", "benchmarks", "loader", "--data", str(photo_folder), *flags]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert found.returncode == 2
+        assert message in found.stderr
+        assert "Traceback" not in found.stderr
+    assert json.loads(report.read_text()) == {}
