@@ -97,6 +97,7 @@ def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: W
     ):
         networks = build_networks(config, num_classes=len(data.train.index.classes), world=world)
         train_step = build_train_step(config, networks, order, world)
+        train_step.settle(order.micro_batch, config.views.resolution)
         state, problems = find_latest(config.files.out)
         if state is not None:
             check_fingerprints(state, train=data.train.index.fingerprint, val=data.val.index.fingerprint)

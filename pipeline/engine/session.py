@@ -32,6 +32,7 @@ from stores.atomic import publish_text
 
 Outcome = Literal["done", "preempted"]
 _SHOWN_IDS = 20
+_FEW_REPEATS = 3  # with 50 views and 150 epochs students were as good as with 400 views (ml-dr)
 
 
 @dataclass
@@ -287,6 +288,12 @@ class Session:
             f" {job.order.micro_batch}, {per_epoch} steps an epoch | backend {job.data.train_backend},"
             f" {job.world.threads} decoder thread(s) of {usable_cpus()} cores for each rank"
         )
+        num_views, epochs = job.config.views.num_views, job.config.optimisation.epochs
+        if num_views is not None and epochs / num_views > _FEW_REPEATS:
+            say(
+                f"[yellow]warning:[/] {epochs} epochs see {num_views} view(s) {epochs / num_views:.1f} times each;"
+                f" students overfit views seen more than about {_FEW_REPEATS} times. Consider more --num-views."
+            )
         if self.step:
             say(f"going on after step {self.step} of {job.total_steps} (epoch {self._epoch(self.step):.2f})")
 

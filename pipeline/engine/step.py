@@ -75,6 +75,25 @@ class TrainStep:
         self._update()
         return self._mean_terms(terms)
 
+    def settle(self, micro_batch: int, resolution: int) -> None:
+        """One discarded pass over gray images, before a job of several ranks begins or goes on.
+
+        DDP lays out its buckets anew after its first backward pass, and the layout decides in which order the ranks'
+        gradients are summed. After this pass, the first step of a restarted process sums as its predecessor did.
+        """
+        if self._world.size == 1:
+            return
+        buffers = [(buffer, buffer.clone()) for buffer in self.distiller.buffers()]
+        device = self._world.device
+        images = torch.full((micro_batch, resolution, resolution, 3), 128, dtype=torch.uint8, device=device)
+        numbers = torch.zeros(micro_batch, dtype=torch.int64, device=device)
+        teacher = self._teacher(images) if self._teacher is not None else None
+        self._module(self._prepare(images), numbers, numbers, teacher, 0)["loss"].backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
+
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, for a checkpoint; a collective call."""
         gathered = self.statistics.gather()

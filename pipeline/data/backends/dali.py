@@ -414,7 +414,7 @@ def _sizes_of(paths: list[bytes]) -> list[int]:
 
 def _size_of(path: bytes) -> int:
     try:
-        return os.stat(path).st_size  # noqa: PTH116  (a Path a row would cost 4 times the call)
+        return os.stat(path).st_size
     except OSError:
         return -1
 
