@@ -4,6 +4,7 @@ A forked job's ranks come from a fork server that has imported the program alrea
 and signals that start in a tenth of a second, for the tests in which torchrun itself is not the point.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -279,6 +280,7 @@ def _run_rank(arguments: list[str], place: dict[str, str], log: Path) -> None:
     os.environ.update(place)
     sys.argv = [str(PROGRAM), *arguments]
     torch.set_num_threads(1)
+    faulthandler.enable()
     try:
         run_command(main)
     finally:
