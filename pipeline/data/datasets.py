@@ -12,10 +12,12 @@ from pipeline.data.backends.base import Source
 from pipeline.data.backends.registry import choose_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.beton import read_beton_index
+from pipeline.data.beton_writer import write_beton
 from pipeline.data.index import Index, check_same_classes, load_index, select_subset
 from pipeline.data.scan import scan_folder
 
 _SPOT_CHECKS = 32
+_FEW_TO_COPY = 20_000  # a minute or so on two cores
 _SYNTHETIC_VAL_SHARE = 20
 
 
@@ -43,6 +45,8 @@ def open_datasets(config: RunConfig, world: World) -> Datasets:
     fallback = "auto" if train_backend == "ffcv" else train_backend
     val_backend = "ffcv" if files.val_beton else choose_backend(fallback, has_beton=False)
     train = _open(files.beton, _folder(files, "train"), files.train_index, config.files.out, "train", world)
+    if train_backend == "ffcv" and train.beton is None:
+        train = _with_beton(train.index, config.files.out, world)
     val = _open(files.val_beton, _folder(files, "val"), files.val_index, config.files.out, "val", world)
     check_same_classes(train.index, val.index)
     if files.subset is not None:
@@ -88,6 +92,26 @@ def _folder_index(folder: Path, named: Path | None, run: Path, split: str, world
     index = load_index(path, root=folder.resolve(), verify=world.is_main)
     _spot_check(index, path)
     return index
+
+
+def _with_beton(index: Index, run: Path, world: World) -> Source:
+    """The source of a run that asks for FFCV and names no file: a small data set is copied into the run."""
+    if len(index) > _FEW_TO_COPY:
+        raise ConfigError(
+            f"the ffcv backend reads a .beton file, and {len(index):,} images are too many to copy in passing"
+            f" (up to {_FEW_TO_COPY:,} are).\n"
+            "Write it once: python launch/prepare.py ffcv --folder DIR --out FILE.beton. Then pass --beton FILE.beton"
+        )
+    path = run / "index" / "train.beton"
+    world.main_first(lambda: _make_beton(index, path))
+    return Source(read_beton_index(path), path)
+
+
+def _make_beton(index: Index, path: Path) -> None:
+    if path.exists() and read_beton_index(path).fingerprint == index.fingerprint:
+        return
+    print(f"no --beton given: copying {len(index):,} images to {path}", flush=True)
+    write_beton(index, path, encoding="jpeg", overwrite=True)
 
 
 def _make_index(folder: Path, path: Path) -> None:

@@ -81,5 +81,3 @@ def test_auto_takes_ffcv_for_a_beton_and_never_anything_else_for_it() -> None:
     assert choose_backend("auto", has_beton=False) in ("dali", "torchvision")
     with pytest.raises(ConfigError, match="--beton is read by the ffcv backend, not by 'dali'"):
         choose_backend("dali", has_beton=True)
-    with pytest.raises(ConfigError, match=r"make it with launch/prepare\.py ffcv"):
-        choose_backend("ffcv", has_beton=False)

@@ -34,8 +34,6 @@ def choose_backend(name: str, *, has_beton: bool) -> str:
     if name != "auto":
         if has_beton and name != "ffcv":
             raise ConfigError(f"--beton is read by the ffcv backend, not by '{name}': leave out one of the two flags")
-        if name == "ffcv" and not has_beton:
-            raise ConfigError("the ffcv backend reads a .beton file: make it with launch/prepare.py ffcv, pass --beton")
         return name
     if has_beton:
         return "ffcv"
