@@ -7,14 +7,15 @@ A draw is `philox(counter, key)`: no state, no stream to rewind, the same bits o
 stream, so that equal seeds never give related numbers.
 """
 
+import functools
 from enum import IntEnum
 
 import numpy as np
 
 from pipeline.core.errors import ConfigError
 
-_MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
+_NUM_ROUNDS = 10
+_MULTIPLIERS = np.array([[0xD2511F53], [0xCD9E8D57]], np.uint64)
 _LOW, _SHIFT = np.uint64(0xFFFFFFFF), np.uint64(32)
 _BLOCK = 1 << 14  # counters per pass: the working set stays in the second-level cache
 
@@ -77,13 +78,23 @@ def derive_seed(seed: int, stream: Stream, *position: int) -> int:
 
 
 def _rounds(counter: np.ndarray, key: tuple[int, int], out: np.ndarray) -> None:
-    x0, x1, x2, x3 = (counter[:, column].astype(np.uint64) for column in range(4))
-    key_0, key_1 = int(key[0]), int(key[1])
-    for _ in range(10):
-        product_0, product_1 = x0 * _MULTIPLIER_0, x2 * _MULTIPLIER_1
-        x0 = (product_1 >> _SHIFT) ^ x1 ^ np.uint64(key_0)
-        x2 = (product_0 >> _SHIFT) ^ x3 ^ np.uint64(key_1)
-        x1, x3 = product_1 & _LOW, product_0 & _LOW
-        key_0, key_1 = (key_0 + _WEYL_0) & 0xFFFFFFFF, (key_1 + _WEYL_1) & 0xFFFFFFFF
-    for column, word in enumerate((x0, x1, x2, x3)):
-        out[:, column] = word
+    # few and in-place operations: for the few hundred rows of a batch, numpy's calls cost more than their arithmetic
+    even = np.ascontiguousarray(counter[:, 0::2].T).astype(np.uint64)  # words 0 and 2
+    odd = np.ascontiguousarray(counter[:, 1::2].T).astype(np.uint64)  # words 1 and 3
+    high = np.empty_like(even)
+    for keys in _key_schedule(key):
+        even *= _MULTIPLIERS
+        np.right_shift(even, _SHIFT, out=high)
+        even &= _LOW
+        odd ^= high[::-1]
+        odd ^= keys
+        even, odd = odd, even[::-1]
+    out[:, 0::2], out[:, 1::2] = even.T, odd.T
+
+
+@functools.cache
+def _key_schedule(key: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """(2, 1) uint64 key words of the ten rounds."""
+    weyl = np.array([[0x9E3779B9], [0xBB67AE85]], np.uint64)
+    start = np.array([[key[0]], [key[1]]], np.uint64)
+    return tuple((start + np.uint64(number) * weyl) & _LOW for number in range(_NUM_ROUNDS))

@@ -12,7 +12,7 @@ from pipeline.data.policies.registry import from_json, get_policy, policy_names
 
 
 def test_the_named_policies() -> None:
-    assert policy_names() == ["imagenet_dali_simkd", "imagenet_eval", "imagenet_train"]
+    assert policy_names() == ["demo_train", "imagenet_dali_simkd", "imagenet_eval", "imagenet_train"]
 
 
 @pytest.mark.parametrize("name", policy_names())
