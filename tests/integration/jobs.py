@@ -22,6 +22,7 @@ import torch
 
 from launch.command import run_command
 from launch.imagenet import main
+from pipeline.core.dist import World, start_world, stop_world
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 PROGRAM = REPOSITORY / "launch" / "imagenet.py"
@@ -119,6 +120,20 @@ class CommandJob(Job):
 
     def _children(self) -> list[int]:
         return [pid for pid in descendants(self.process.pid) if _rank_of(pid) >= 0]
+
+
+def run_on_ranks(function: Callable[[World], Any], *, size: int, folder: Path) -> list[Any]:
+    """Call `function(world)` on every rank of a gloo group; what each returned (JSON), in rank order."""
+    port = free_port()
+    log, results = folder / f"log-{size}", [folder / f"result-{size}-{rank}.json" for rank in range(size)]
+    targets = [(function, _place(rank, size, port), log, result) for rank, result in enumerate(results)]
+    ranks = [_FORKS.Process(target=_call, args=arguments) for arguments in targets]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(START_S)
+    assert {rank.exitcode for rank in ranks} == {0}, log.read_text()
+    return [json.loads(result.read_text()) for result in results]
 
 
 def torchrun(
@@ -274,18 +289,29 @@ def _place(rank: int, size: int, port: int) -> dict[str, str]:
 
 def _run_rank(arguments: list[str], place: dict[str, str], log: Path) -> None:
     """In the forked process: become the command line."""
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.environ.update(place)
+    _settle(place, log)
     sys.argv = [str(PROGRAM), *arguments]
-    torch.set_num_threads(1)
-    faulthandler.enable()
     try:
         run_command(main)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def _call(function: Callable[[World], Any], place: dict[str, str], log: Path, result: Path) -> None:
+    _settle(place, log)
+    world = start_world("cpu", 1)
+    result.write_text(json.dumps(function(world)))
+    stop_world(world)
+
+
+def _settle(place: dict[str, str], log: Path) -> None:
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.update(place)
+    torch.set_num_threads(1)
+    faulthandler.enable()
 
 
 def photo_flags(train: Path, val: Path) -> list[str]:
@@ -295,7 +321,7 @@ def photo_flags(train: Path, val: Path) -> list[str]:
 
 
 def write_dropout_student(folder: Path) -> str:
-    """Write a user's own student, with BatchNorm and dropout; returns its name for `--student`."""
+    """Write a user's own student, smooth, with BatchNorm and dropout; returns its name for `--student`."""
     path = folder / "own.py"
     path.write_text(_STUDENT)
     return f"{path}:student"
@@ -307,8 +333,8 @@ from torch import nn
 
 def student(*, num_classes):
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.SiLU(),
+        nn.Conv2d(8, 16, 3, stride=2), nn.BatchNorm2d(16), nn.SiLU(),
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(64, num_classes),
     )
 """

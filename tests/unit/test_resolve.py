@@ -1,0 +1,55 @@
+"""From "auto" to what runs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch.recipes.registry import all_recipes
+from pipeline.core.config import Files, RunConfig
+from pipeline.core.dist import World
+from pipeline.core.errors import ConfigError
+from pipeline.data.backends.base import Source
+from pipeline.data.backends.synthetic import synthetic_index
+from pipeline.data.datasets import Datasets
+from pipeline.engine.resolve import resolve
+
+SOURCE = Source(synthetic_index(8, 2))
+DATA = Datasets(SOURCE, SOURCE, "synthetic", "synthetic")
+
+
+def resolved(config: RunConfig, *, size: int, saved: RunConfig | None = None, device: str = "cpu") -> RunConfig:
+    return resolve(config, saved, DATA, World(0, size, torch.device(device), 1))
+
+
+def config_of(**optimisation: object) -> RunConfig:
+    config = all_recipes()["smoke"](Files(out=Path("run")))
+    return replace(config, optimisation=replace(config.optimisation, batch=24, **optimisation))  # type: ignore[arg-type]
+
+
+def test_one_micro_batch_a_rank_at_the_first_start_and_as_many_ever_after() -> None:
+    first = resolved(config_of(), size=2)
+    assert first.optimisation.micro_batches == 2
+    assert resolved(config_of(), size=1, saved=first) == first
+    assert resolved(config_of(micro_batches=6), size=1).optimisation.micro_batches == 6
+
+
+def test_precisions_follow_the_device() -> None:
+    cpu, cuda = resolved(config_of(), size=1), resolved(config_of(), size=1, device="cuda")
+    assert (cpu.numerics.amp, cpu.numerics.teacher_precision) == ("off", "fp32")
+    assert (cuda.numerics.amp, cuda.numerics.teacher_precision) == ("bf16", "fp16")
+    assert (cpu.running.backend, cpu.running.device) == ("synthetic", "cpu")
+    assert cpu.views.val_resolution == cpu.views.resolution
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    once = resolved(config_of(), size=3)
+    assert resolved(once, size=1) == once
+
+
+def test_a_batch_that_cannot_be_divided_names_the_cause_and_what_would_do() -> None:
+    with pytest.raises(ConfigError, match=r"--batch 24 .* the number of ranks \(5\).\nUse --batch 20 or 25"):
+        resolved(config_of(), size=5)
+    with pytest.raises(ConfigError, match=r"--batch 24 .* --micro-batches \(7\)"):
+        resolved(config_of(micro_batches=7), size=1)
