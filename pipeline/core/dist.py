@@ -7,6 +7,8 @@ small JSON objects, barriers), so that nothing of the kind ever waits for a devi
 import json
 import os
 import socket
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,10 +16,13 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from pipeline.core.cpu import decoder_threads
 from pipeline.core.errors import ConfigError, RefluxError
 
+_POLL_S = 0.02
 _TIMEOUT = timedelta(minutes=30)  # a rank may be reading a slow disk; a dead one is noticed by its agent at once
 
 
@@ -136,6 +141,9 @@ def start_world(device: Literal["auto", "cpu", "cuda"], threads: int | None) -> 
         return World(0, 1, place, threads or decoder_threads(1))
     dist.init_process_group(
         "nccl" if place.type == "cuda" else "gloo",
+        store=_store_of_this_attempt(rank, size),
+        rank=rank,
+        world_size=size,
         timeout=_TIMEOUT,
         device_id=place if place.type == "cuda" else None,
     )
@@ -143,6 +151,43 @@ def start_world(device: Literal["auto", "cpu", "cuda"], threads: int | None) -> 
     mine = [socket.gethostname(), sorted(os.sched_getaffinity(0))]
     sharing = sum(other == mine for other in world.gather(mine))
     return World(rank, size, place, threads or decoder_threads(sharing), world.control)
+
+
+def _store_of_this_attempt(rank: int, size: int) -> Store:
+    """The job's key-value store, without what an attempt before this one wrote there.
+
+    torchrun keeps one store over all restarts of its workers, and torch looks up the ranks' addresses under the same
+    names each time: whoever came up before rank 0 would find the address of a dead process (seen with torch 2.15).
+    Nodes count their restarts apart, so rank 0 draws the attempt's name and tells it to each rank that asks now.
+    """
+    store: Store = next(rendezvous("env://", rank, size, timeout=_TIMEOUT))[0]
+    attempt = _ask_for_attempt(store, rank) if rank else _name_attempt(store, size)
+    return PrefixStore(f"reflux/{attempt}", store)
+
+
+def _ask_for_attempt(store: Store, rank: int) -> str:
+    question = uuid.uuid4().hex  # an answer to it can only come from a rank 0 that lives now
+    store.set(f"reflux/question/{rank}", question)
+    attempt: str = store.get(f"reflux/answer/{question}").decode()
+    store.set(f"reflux/joined/{attempt}/{rank}", "")
+    return attempt
+
+
+def _name_attempt(store: Store, size: int) -> str:
+    attempt, missing = uuid.uuid4().hex, set(range(1, size))
+    end = time.monotonic() + _TIMEOUT.total_seconds()
+    while missing:
+        for rank in sorted(missing):
+            if store.check([f"reflux/question/{rank}"]):
+                question = store.get(f"reflux/question/{rank}").decode()
+                store.set(f"reflux/answer/{question}", attempt)
+        missing = {rank for rank in missing if not store.check([f"reflux/joined/{attempt}/{rank}"])}
+        if time.monotonic() > end:
+            raise RefluxError(
+                f"ranks {sorted(missing)[:8]} have not come up within {_TIMEOUT}: see their machines' logs"
+            )
+        time.sleep(_POLL_S)
+    return attempt
 
 
 def stop_world(world: World) -> None:
