@@ -146,6 +146,7 @@ def _image_folder(folder: Path, options: BackendOptions) -> Iterator[torch.Tenso
         num_workers=options.num_threads,
         prefetch_factor=options.prefetch,
         drop_last=True,
+        multiprocessing_context="forkserver",  # the other stream's threads do not survive a fork
     )
     for images, _ in workers:
         yield images

@@ -27,6 +27,9 @@ from pipeline.data.plan import PlanRows
 __all__ = ["FfcvBackend", "availability", "native_loader", "open_backend", "read_beton_index", "write_beton"]
 
 
+_ROUNDS = 100
+
+
 def open_backend(source: Source, options: BackendOptions) -> Backend:
     """Open `source.beton`; compiles the loop at the process's first call (about 1 s).
 
@@ -114,7 +117,10 @@ def scale_boxes(
 
 
 def native_loader(beton: Path, options: BackendOptions, seed: int) -> Iterator[torch.Tensor]:
-    """FFCV's own random pipeline over the same file: endless (B, R, R, 3) uint8 batches, epoch after epoch.
+    """FFCV's own random pipeline over the same file: endless (B, R, R, 3) uint8 batches.
+
+    One epoch of the Loader goes over the file many times: starting an epoch, which a data set of ImageNet's size does
+    rarely, would weigh on a small one.
 
     The baseline of `benchmarks loader`: FFCV's Loader with its random crop and flip, `num_threads` workers, the same
     batch size, prefetch and page cache. The first batch pays for compilation; a batch is valid until `prefetch` more
@@ -123,11 +129,13 @@ def native_loader(beton: Path, options: BackendOptions, seed: int) -> Iterator[t
     loaders, decoders, transforms = ffcv_module("loader"), ffcv_module("fields.decoders"), ffcv_module("transforms")
     side = (options.resolution, options.resolution)
     image = [decoders.RandomResizedCropRGBImageDecoder(side), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    num_samples = len(read_beton_index(beton))
     loader = loaders.Loader(
         str(beton),
         batch_size=options.max_batch,
         num_workers=options.num_threads,
         os_cache=True,
+        indices=np.tile(np.arange(num_samples), _ROUNDS),
         order=loaders.OrderOption.RANDOM,
         seed=seed,
         pipelines={"image": image, **dict.fromkeys(("label", "id", "width", "height"))},
