@@ -4,22 +4,18 @@ Settings of SimKD and CTKD: total batch 256, learning rate 0.1, 120 epochs, step
 everything, cross-entropy and KL (T = 4) both with weight 1.
 """
 
-from pipeline.core.config import Files, Numerics, Optimisation, RunConfig, Running, Views
+from launch.recipes.losses import KDLoss, distilled
+from pipeline.core.config import Files, Optimisation, RunConfig, Settings
 
-_TRAINING = Optimisation(epochs=120, batch=256, lr=0.1, milestones=(30, 60, 90))
+_TRAINING = Settings(optimisation=Optimisation(epochs=120, batch=256, lr=0.1, milestones=(30, 60, 90)))
 
 
 def kd_r34_r18(
     files: Files,
     student: str = "resnet18",
     teacher: str = "resnet34@IMAGENET1K_V1",
-    ce: float = 1.0,
-    kd: float = 1.0,
-    temperature: float = 4.0,
-    views: Views = Views(),
-    optimisation: Optimisation = _TRAINING,
-    numerics: Numerics = Numerics(),
-    running: Running = Running(),
+    loss: KDLoss = KDLoss(),
+    settings: Settings = _TRAINING,
 ) -> RunConfig:
     """ResNet-34 teaches ResNet-18 by its logits, online.
 
@@ -29,32 +25,21 @@ def kd_r34_r18(
     Cost: 120 epochs of ResNet-18 forward and backward with a ResNet-34 forward: about twice a plain run.
 
     Args:
-        files: Where the run reads and writes.
-        student: Model that learns, as NAME[@WEIGHTS].
-        teacher: Model that teaches, as NAME@WEIGHTS.
-        ce: Weight of the cross-entropy with the labels.
-        kd: Weight of the KL divergence from the teacher.
-        temperature: Temperature T of that divergence, which is multiplied by T^2.
-        views: What the networks see.
-        optimisation: How the weights move.
-        numerics: Precision and determinism.
-        running: How the job runs.
+        files: where the run reads and writes.
+        student: model that learns, as NAME[@WEIGHTS].
+        teacher: model that teaches, as NAME@WEIGHTS.
+        loss: weights of the loss.
+        settings: everything else.
     """
-    arguments = {"ce": ce, "kd": kd, "temperature": temperature}
-    return RunConfig("kd_r34_r18", student, teacher, "kd", files, arguments, views, optimisation, numerics, running)
+    return distilled("kd_r34_r18", files, student, teacher, loss, settings)
 
 
 def kd_r50_mbv1(
     files: Files,
     student: str = "mobilenet_v1",
     teacher: str = "resnet50@IMAGENET1K_V1",
-    ce: float = 1.0,
-    kd: float = 1.0,
-    temperature: float = 4.0,
-    views: Views = Views(),
-    optimisation: Optimisation = _TRAINING,
-    numerics: Numerics = Numerics(),
-    running: Running = Running(),
+    loss: KDLoss = KDLoss(),
+    settings: Settings = _TRAINING,
 ) -> RunConfig:
     """ResNet-50 teaches MobileNetV1 by its logits, online.
 
@@ -64,16 +49,10 @@ def kd_r50_mbv1(
     Cost: 120 epochs of MobileNetV1 with a ResNet-50 forward: about three times a plain run.
 
     Args:
-        files: Where the run reads and writes.
-        student: Model that learns, as NAME[@WEIGHTS].
-        teacher: Model that teaches, as NAME@WEIGHTS.
-        ce: Weight of the cross-entropy with the labels.
-        kd: Weight of the KL divergence from the teacher.
-        temperature: Temperature T of that divergence, which is multiplied by T^2.
-        views: What the networks see.
-        optimisation: How the weights move.
-        numerics: Precision and determinism.
-        running: How the job runs.
+        files: where the run reads and writes.
+        student: model that learns, as NAME[@WEIGHTS].
+        teacher: model that teaches, as NAME@WEIGHTS.
+        loss: weights of the loss.
+        settings: everything else.
     """
-    arguments = {"ce": ce, "kd": kd, "temperature": temperature}
-    return RunConfig("kd_r50_mbv1", student, teacher, "kd", files, arguments, views, optimisation, numerics, running)
+    return distilled("kd_r50_mbv1", files, student, teacher, loss, settings)

@@ -9,12 +9,13 @@ from pipeline.core import folder
 from pipeline.core.config import RunConfig
 
 Recipe = Callable[..., RunConfig]
+_NOT_RECIPES = ("losses", "registry")
 
 
 def all_recipes() -> dict[str, Recipe]:
     """Name to function, sorted."""
     found: dict[str, Recipe] = {}
-    for module_name in folder.names(recipes):
+    for module_name in (name for name in folder.names(recipes) if name not in _NOT_RECIPES):
         module = importlib.import_module(f"{recipes.__name__}.{module_name}")
         functions = [function for _, function in inspect.getmembers(module, inspect.isfunction)]
         own = [function for function in functions if function.__module__ == module.__name__]

@@ -179,6 +179,23 @@ class Running:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What recipes share and set their own defaults for.
+
+    Attributes:
+        views: what the networks see.
+        optimisation: how the weights move.
+        numerics: precision and determinism.
+        running: how the job runs.
+    """
+
+    views: Views = field(default_factory=Views)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    numerics: Numerics = field(default_factory=Numerics)
+    running: Running = field(default_factory=Running)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that defines a run.
 
