@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image, ImageFilter
 
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
+
+# the same examples at every run, no limit on one example's time
+settings.register_profile("reflux", deadline=None, derandomize=True)
+settings.load_profile("reflux")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("REFLUX_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
