@@ -19,6 +19,7 @@ The learning rate is a function of the step, see `optim.learning_rate`.
 
 import json
 import os
+import shutil
 import threading
 import zlib
 from collections.abc import Callable
@@ -151,7 +152,11 @@ def find_latest(run: Path) -> tuple[dict[str, Any] | None, list[str]]:
 def _link(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     temporary.unlink(missing_ok=True)
-    os.link(source, temporary)
+    try:
+        os.link(source, temporary)
+    except OSError:  # not every file system has hard links
+        shutil.copyfile(source, temporary)
+        fsync_path(temporary)
     temporary.replace(target)
     fsync_path(target.parent)
 

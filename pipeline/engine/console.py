@@ -5,8 +5,10 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 _LINE_EVERY_S = 10.0
 
@@ -49,15 +51,19 @@ class RunConsole:
             self._progress.stop()
 
     def say(self, text: str) -> None:
-        """One line."""
-        self._console.print(text)
+        """One line; brackets in it are text."""
+        self._console.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        """One line that should not be overlooked."""
+        self._console.print(Text(f"warning: {text}", style="yellow"))
 
     def train(self, step: int, epoch: int, metrics: dict[str, float], *, images_per_s: float, wait: str) -> None:
         """Show progress after `step` steps."""
         losses = " ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name not in ("top1", "lr"))
         note = f"{images_per_s:,.0f} img/s | data wait {wait} | {losses} | top-1 {100 * metrics['top1']:.1f} %"
         if self._live:
-            self._progress.update(self._task, completed=step, description=f"epoch {epoch}", note=note)
+            self._progress.update(self._task, completed=step, description=f"epoch {epoch}", note=escape(note))
             return
         now = time.perf_counter()
         if now - self._last_line >= _LINE_EVERY_S or step == self._total:
@@ -73,7 +79,7 @@ class RunConsole:
         """A two-column table."""
         table = Table(title=title, show_header=False, title_justify="left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         self._console.print(table)
 
     def _eta(self, step: int, now: float) -> str:

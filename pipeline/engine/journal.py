@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -39,9 +39,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def drop_lines_from(path: Path, step: int) -> None:
     """Remove lines whose "step" is `step` or later: they will be written again."""
+    drop_lines(path, lambda line: line["step"] >= step)
+
+
+def drop_lines(path: Path, is_stale: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrite a JSON-lines file, atomically, without the lines that `is_stale` names."""
     if not path.exists():
         return
-    kept = [line for line in read_lines(path) if line["step"] < step]
+    kept = [line for line in read_lines(path) if not is_stale(line)]
     with publish(path) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
@@ -63,13 +68,21 @@ class LineWriter:
 
 
 class Journal:
-    """metrics.jsonl and TensorBoard of one run, written by rank 0, continued at `start_step`.
+    """metrics.jsonl and TensorBoard of one run, written by rank 0, continued after `start_step` steps.
+
+    Args:
+        run: the run directory.
+        start_step: steps that are done; lines of later ones are dropped, and so are evaluations not in `evaluated`.
+        evaluated: steps after which the checkpoint knows of an evaluation.
 
     Lines are {"kind": "train" | "eval", "step", "epoch", ...}; a line's step is the number of steps done.
     """
 
-    def __init__(self, run: Path, start_step: int) -> None:
-        drop_lines_from(run / "metrics.jsonl", start_step + 1)
+    def __init__(self, run: Path, start_step: int, *, evaluated: Collection[int] = ()) -> None:
+        def comes_again(line: dict[str, Any]) -> bool:
+            return line["step"] > start_step or (line["kind"] == "eval" and line["step"] not in evaluated)
+
+        drop_lines(run / "metrics.jsonl", comes_again)
         self._lines = LineWriter(run / "metrics.jsonl")
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=start_step + 1)
 

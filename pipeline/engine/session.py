@@ -101,7 +101,9 @@ class Session:
         self._writer = CheckpointWriter(self._run, job.config.running.keep)
         main = job.world.is_main
         first = self._progress.step
-        self._journal = Journal(self._run, first) if main else None
+        self._journal = (
+            Journal(self._run, first, evaluated={e["step"] for e in self._progress.evaluations}) if main else None
+        )
         self._trace = self._open_trace(first)
         self._console = RunConsole(enabled=main, total_steps=job.total_steps, first_step=first, batch=job.order.batch)
         self._speed = Speed(job.world, job.order.batch)
@@ -277,7 +279,7 @@ class Session:
     def _say_start(self, problems: list[str]) -> None:
         job, say = self._job, self._console.say
         for problem in problems:
-            say(f"[yellow]warning:[/] {problem}; an older checkpoint is used, its steps come again")
+            self._console.warn(f"{problem}; an older checkpoint is used, its steps come again")
         index, per_epoch = job.data.train.index, job.order.steps_per_epoch
         say(
             f"{job.config.recipe}: {job.config.student} from {job.config.teacher or 'labels'}"
@@ -290,8 +292,8 @@ class Session:
         )
         num_views, epochs = job.config.views.num_views, job.config.optimisation.epochs
         if num_views is not None and epochs / num_views > _FEW_REPEATS:
-            say(
-                f"[yellow]warning:[/] {epochs} epochs see {num_views} view(s) {epochs / num_views:.1f} times each;"
+            self._console.warn(
+                f"{epochs} epochs see {num_views} view(s) {epochs / num_views:.1f} times each;"
                 f" students overfit views seen more than about {_FEW_REPEATS} times. Consider more --num-views."
             )
         if self.step:

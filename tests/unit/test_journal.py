@@ -21,6 +21,17 @@ def test_a_restart_drops_what_will_come_again(tmp_path: Path) -> None:
     assert lines[0]["loss"] == 1.0
 
 
+@pytest.mark.parametrize(("evaluated", "kept"), [({3}, 1), (set(), 0)])
+def test_an_evaluation_that_no_checkpoint_knows_comes_again(tmp_path: Path, evaluated: set[int], kept: int) -> None:
+    journal = Journal(tmp_path, 0)
+    journal.write("train", 3, 0.5, {"loss": 1.0})
+    journal.write("eval", 3, 0.5, {"top1": 50.0})
+    journal.close()
+    Journal(tmp_path, 3, evaluated=evaluated).close()
+    lines = list(read_lines(tmp_path / "metrics.jsonl"))
+    assert [line["kind"] for line in lines] == ["train", *["eval"] * kept]
+
+
 def test_numbers_survive_bit_for_bit(tmp_path: Path) -> None:
     writer = LineWriter(tmp_path / "lines.jsonl")
     writer.write({"step": 1, "loss": 0.1 + 0.2})
