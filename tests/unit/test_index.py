@@ -181,7 +181,8 @@ ids = order.permutation(0)[:256]
 rows = index.rows_of(ids)
 Plan(get_policy("imagenet_train"), 0).rows(ids, np.zeros(256), index.widths[rows], index.heights[rows])
 paths = [index.path_of(int(sample_id)) for sample_id in ids]
-print(len(index), opened, (resident() - before) / 1e6, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+(peak,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+print(len(index), opened, (resident() - before) / 1e6, int(peak.split()[1]) * 1024 / 1e6)
 """
 
 
