@@ -25,7 +25,7 @@ from pipeline.data.plan import Plan
 from pipeline.data.policies.registry import get_policy
 from pipeline.engine.checkpoint import find_latest
 from pipeline.engine.dry_run import dry_run
-from pipeline.engine.networks import build_networks
+from pipeline.engine.networks import build_networks, check_names
 from pipeline.engine.resolve import resolve
 from pipeline.engine.run_directory import (
     begin_attempt,
@@ -58,6 +58,7 @@ def fit(config: RunConfig) -> Outcome:
         if not config.running.dry_run:
             begin_attempt(run, rank)
         check_config(config)
+        check_names(config)
         world = start_world(config.running.device, config.running.threads)
         outcome = _fit(config, saved, stop, world)
     except BaseException as error:

@@ -10,11 +10,12 @@ from pipeline.core.config import RunConfig
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
 from pipeline.data.loader import normalise
+from pipeline.data.policies.registry import get_policy
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.methods.registry import build_method
 from pipeline.models.outputs import Outputs
 from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import build_network
+from pipeline.models.zoo import build_network, check_spec
 from pipeline.teachers.online import OnlineTeacher
 
 _OUTPUTS = frozenset({"logits", "embedding", "head"})
@@ -35,6 +36,24 @@ class Networks:
     prepare: Callable[[torch.Tensor], torch.Tensor]
     teach: Callable[[torch.Tensor], Outputs] | None
     teacher_parameters: int
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuse unknown names of methods, models and policies before any data is looked at.
+
+    Raises:
+        ConfigError: with what is known; or a teacher that is missing or not needed.
+    """
+    needs = build_method(config.method, config.method_args).needs
+    if needs.teacher and config.teacher is None:
+        raise ConfigError(f"method '{config.method}' needs a teacher: give --teacher NAME@WEIGHTS")
+    if not needs.teacher and config.teacher is not None:
+        raise ConfigError(f"method '{config.method}' learns from labels alone: leave out --teacher {config.teacher}")
+    check_spec(parse_spec(config.student), role="student")
+    if config.teacher is not None:
+        check_spec(parse_spec(config.teacher), role="teacher")
+    for policy in (config.views.policy, config.views.val_policy):
+        get_policy(policy)
 
 
 def build_networks(config: RunConfig, *, num_classes: int, world: World) -> Networks:
@@ -86,14 +105,8 @@ def set_kernels(*, deterministic: bool) -> None:
 def _teacher(
     config: RunConfig, needs: frozenset[str], num_classes: int, world: World, memory_format: torch.memory_format
 ) -> OnlineTeacher | None:
-    if not needs:
-        if config.teacher is not None:
-            raise ConfigError(
-                f"method '{config.method}' learns from labels alone: leave out --teacher {config.teacher}"
-            )
+    if config.teacher is None:  # the method needs none: see `check_names`
         return None
-    if config.teacher is None:
-        raise ConfigError(f"method '{config.method}' needs a teacher: give --teacher NAME@WEIGHTS")
     network = build_network(
         parse_spec(config.teacher),
         num_classes=num_classes,

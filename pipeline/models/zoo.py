@@ -32,6 +32,20 @@ def model_names() -> list[str]:
     return sorted({*models.list_models(module=models), *REFLUX_NETWORKS} - set(_REFUSED))
 
 
+def check_spec(spec: ModelSpec, *, role: Literal["teacher", "student"]) -> None:
+    """Refuse what can be refused without building anything: unknown names, no weights, a weights file that is missing.
+
+    Raises:
+        ConfigError: with the nearest known name, or the way to name weights.
+    """
+    if role == "teacher":
+        require_weights(spec)
+    if spec.source not in ("file", "timm"):
+        _check_known(spec)
+    if spec.weights_file is not None and not spec.weights_file.is_file():
+        raise ConfigError(f"no such weights file for the {role} {spec.name}: {spec.weights_file}")
+
+
 def build_network(
     spec: ModelSpec, *, num_classes: int, seed: int, taps: Collection[str] = (), role: Literal["teacher", "student"]
 ) -> Network:
@@ -73,15 +87,19 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def _check_known(spec: ModelSpec) -> None:
+    if spec.name in _REFUSED:
+        raise ConfigError(f"{spec.name} is not supported: {_REFUSED[spec.name]}.")
+    if spec.name not in model_names():
+        raise unknown_name("model", spec.name, model_names())
+
+
 def _built(spec: ModelSpec, num_classes: int) -> nn.Module:
     if spec.source == "file":
         return build_from_file(spec.name, num_classes=num_classes)
     if spec.source == "timm":
         return build_from_timm(spec.name, num_classes=num_classes)
-    if spec.name in _REFUSED:
-        raise ConfigError(f"{spec.name} is not supported: {_REFUSED[spec.name]}.")
-    if spec.name not in model_names():
-        raise unknown_name("model", spec.name, model_names())
+    _check_known(spec)
     if spec.source == "reflux":
         model: nn.Module = getattr(importlib.import_module(REFLUX_NETWORKS[spec.name]), spec.name)(
             num_classes=num_classes
