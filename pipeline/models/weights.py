@@ -24,14 +24,19 @@ _SHOWN = 4
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
 
+def check_file(path: Path) -> None:
+    """Refuse a weights file that is not there."""
+    if not path.is_file():
+        raise ConfigError(f"weights file not found: {path}\nGive an existing file, published weights, or 'random'.")
+
+
 def read_state(path: Path) -> State:
     """The state_dict in a file: bare, or under a key such as "model" or "state_dict", as checkpoints have it.
 
     Raises:
         ConfigError: no such file, not a torch file, or no state_dict in it.
     """
-    if not path.is_file():
-        raise ConfigError(f"weights file not found: {path}\nGive an existing file, published weights, or 'random'.")
+    check_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

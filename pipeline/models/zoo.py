@@ -15,7 +15,7 @@ from pipeline.models.network import Network
 from pipeline.models.spec import REFLUX_NETWORKS, ModelSpec, require_weights
 from pipeline.models.timm_models import build_from_timm, timm_state
 from pipeline.models.user_file import build_from_file
-from pipeline.models.weights import State, load_state, published_state, read_state
+from pipeline.models.weights import State, check_file, load_state, published_state, read_state
 
 _AUXILIARY = "it is made of a main and auxiliary classifiers, and its weights expect another input normalisation"
 _NOT_LINEAR = "its classifier is a convolution, not a linear layer"
@@ -42,8 +42,8 @@ def check_spec(spec: ModelSpec, *, role: Literal["teacher", "student"]) -> None:
         require_weights(spec)
     if spec.source not in ("file", "timm"):
         _check_known(spec)
-    if spec.weights_file is not None and not spec.weights_file.is_file():
-        raise ConfigError(f"no such weights file for the {role} {spec.name}: {spec.weights_file}")
+    if spec.weights_file is not None:
+        check_file(spec.weights_file)
 
 
 def build_network(
