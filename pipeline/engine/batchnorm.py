@@ -73,10 +73,14 @@ class RunningStatistics:
         self._set(own)
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside the block the buffers hold the mean over ranks; training's own come back afterwards."""
+    def averaged(self, gathered: torch.Tensor | None = None) -> Iterator[None]:
+        """Inside the block the buffers hold the mean over ranks; training's own come back afterwards.
+
+        Args:
+            gathered: what `gather` returned just now, where it is at hand.
+        """
         own = self._flat()
-        self._set(mean_over_ranks(self._world.gather_rows(own)))
+        self._set(mean_over_ranks(self.gather() if gathered is None else gathered))
         try:
             yield
         finally:

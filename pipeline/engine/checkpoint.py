@@ -97,13 +97,15 @@ class CheckpointWriter:
 
 def write_checked(path: Path, content: dict[str, Any]) -> None:
     """`torch.save` to `path`, atomically, with its CRC-32 in a .json file beside it."""
-    # a step is saved again when an evaluation followed: killed between the renames, the new file must not meet the
-    # old checksum and count as damaged
-    path.with_suffix(".json").unlink(missing_ok=True)
+    check_path = path.with_suffix(".json")
     with publish(path) as temporary:
         torch.save(content, temporary)
         check = {"crc32": _crc_of(temporary), "bytes": temporary.stat().st_size, "step": content.get("step")}
-    publish_text(path.with_suffix(".json"), json.dumps(check))
+        if check_path.exists():
+            # a step is saved again when an evaluation followed: whichever of its two files a kill or a full disk
+            # leaves behind, that file's checksum is there
+            publish_text(check_path, json.dumps({**_read_check(check_path), "next": check}))
+    publish_text(check_path, json.dumps(check))
 
 
 def read_checked(path: Path) -> dict[str, Any]:
@@ -113,8 +115,9 @@ def read_checked(path: Path) -> dict[str, Any]:
         CheckpointError: missing, truncated, damaged, or of a newer version.
     """
     try:
-        check = json.loads(path.with_suffix(".json").read_text())
-        if (_crc_of(path), path.stat().st_size) != (check["crc32"], check["bytes"]):
+        check = _read_check(path.with_suffix(".json"))
+        found = {"crc32": _crc_of(path), "bytes": path.stat().st_size}
+        if not any(found.items() <= written.items() for written in (check, check.get("next", {}))):
             raise CheckpointError(f"checkpoint {path} is damaged: its CRC-32 or size is not what was written")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -124,6 +127,15 @@ def read_checked(path: Path) -> dict[str, Any]:
             f"checkpoint {path} has version {content.get('version')}, this program reads {CHECKPOINT_VERSION}"
         )
     return content
+
+
+def _read_check(path: Path) -> dict[str, Any]:
+    """What is written beside a checkpoint; {} where it is damaged, which no file then matches."""
+    try:
+        check = json.loads(path.read_text())
+    except ValueError:
+        return {}
+    return check if isinstance(check, dict) else {}
 
 
 def find_latest(run: Path) -> tuple[dict[str, Any] | None, list[str]]:

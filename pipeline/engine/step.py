@@ -97,7 +97,7 @@ class TrainStep:
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, for a checkpoint; a collective call."""
         gathered = self.statistics.gather()
-        with self.statistics.averaged():
+        with self.statistics.averaged(gathered):
             module = {name: value.detach().clone() for name, value in self.distiller.state_dict().items()}
         return {
             "module": module,

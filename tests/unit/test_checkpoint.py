@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pipeline.core.errors import CheckpointError
+from pipeline.engine import checkpoint
 from pipeline.engine.checkpoint import (
     CHECKPOINT_VERSION,
     CheckpointWriter,
@@ -102,22 +103,34 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
         read_checked(path)
 
 
-def test_a_step_saved_again_and_killed_between_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when an evaluation followed the first save."""
-    save(tmp_path, range(1, 3))
+@pytest.mark.parametrize(("survived", "values"), [(0, 1), (1, 7)])
+def test_a_step_saved_again_is_there_whenever_the_kill_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int, values: int
+) -> None:
+    """As when an evaluation followed the first save. It is the only checkpoint: nothing older could take its place."""
+    path = tmp_path / "checkpoints" / "step-00000002.pt"
+    write_checked(path, state_of(2, values=1))
+    publish_text, calls = checkpoint.publish_text, iter(range(10))
 
     class Killed(BaseException):
         pass
 
-    def killed(path: Path, text: str) -> None:
-        raise Killed
+    def killed_after(target: Path, text: str) -> None:
+        if next(calls) >= survived:
+            raise Killed
+        publish_text(target, text)
 
-    monkeypatch.setattr("pipeline.engine.checkpoint.publish_text", killed)
+    monkeypatch.setattr(checkpoint, "publish_text", killed_after)
     with pytest.raises(Killed):
-        write_checked(tmp_path / "checkpoints" / "step-00000002.pt", state_of(2, values=7))
+        write_checked(path, state_of(2, values=7))
     state, problems = find_latest(tmp_path)
     assert state is not None
-    assert (state["step"], problems) == (1, [])
+    assert (state["step"], problems) == (2, [])
+    assert state["module"]["weight"].numel() == values
+    monkeypatch.undo()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(CheckpointError, match="damaged"):
+        find_latest(tmp_path)
 
 
 def write_forever(run: Path, first: int) -> None:
