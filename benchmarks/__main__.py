@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from launch.command import run_command
+from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError, unknown_name
 from stores.atomic import publish_text
 

@@ -17,8 +17,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from launch.command import progress, run_command
 from launch.demo_images import DemoSpec, write_demo
+from pipeline.core.command import progress, run_command
 from pipeline.core.errors import RefluxError
 
 _PROGRAM = Path(__file__).with_name("imagenet.py")

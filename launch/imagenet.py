@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from launch.command import run_command
 from launch.recipes.registry import all_recipes
+from pipeline.core.command import run_command
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import ConfigError, PeerError, unknown_name
 

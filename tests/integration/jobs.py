@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from launch.command import run_command
 from launch.imagenet import main
+from pipeline.core.command import run_command
 from pipeline.core.dist import World, start_world, stop_world
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from launch import prepare
-from launch.command import run_command
+from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError, DataError, RefluxError
 from pipeline.data.index import Index, load_index
 
