@@ -5,7 +5,7 @@ is opposite in public code bases.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -73,10 +73,40 @@ class MethodInput:
     epoch: int
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a method will meet in its run, known before the first batch: its trainable parts are made to fit.
+
+    Attributes:
+        student_maps: (C, H, W) of each of the student's taps that the method needs.
+        teacher_maps: (C, H, W) of each of the teacher's.
+        student_dim: dimensions of the student's embedding.
+        teacher_dim: dimensions of the teacher's; None without a teacher.
+        num_classes: C of the logits.
+        class_counts: samples of each class of the whole data set; ids are contiguous by class, in label order.
+        micro_batch: B of every batch that `forward` sees in training.
+        head: the teacher's classifier, weight (C, D) and bias (C,) in float32, where `needs` names it.
+        seed: for the initial values of trainable parts (use `derive_seed` with a position of the method's own).
+    """
+
+    student_dim: int
+    num_classes: int
+    student_maps: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    teacher_maps: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    teacher_dim: int | None = None
+    class_counts: tuple[int, ...] = ()
+    micro_batch: int = 1
+    head: tuple[torch.Tensor, torch.Tensor] | None = None
+    seed: int = 0
+
+
 class Method(nn.Module, ABC):
     """A loss with its weights, its trainable parts (as submodules) and its `needs`. Never calls a teacher."""
 
     weights: Weights
+
+    def build(self, setting: Setting) -> None:
+        """Make the trainable parts; called once, before the method is moved to its device. Default: there are none."""
 
     @property
     @abstractmethod
