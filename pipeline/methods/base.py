@@ -6,6 +6,7 @@ is opposite in public code bases.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
@@ -24,10 +25,14 @@ class Needs:
     Attributes:
         teacher: teacher outputs: "logits", "embedding", "head", or names of feature taps.
         student: names of the student's feature taps.
+        norms: those of the teacher's ".pre" taps whose BatchNorm's scale and shift are wanted, see `Setting`.
+        teacher_mode: "train" runs the teacher on the batch's own BatchNorm statistics, and its running averages drift.
     """
 
     teacher: frozenset[str] = TEACHER_NOTHING
     student: frozenset[str] = frozenset()
+    norms: frozenset[str] = frozenset()
+    teacher_mode: Literal["eval", "train"] = "eval"
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Setting:
         class_counts: samples of each class of the whole data set; ids are contiguous by class, in label order.
         micro_batch: B of every batch that `forward` sees in training.
         head: the teacher's classifier, weight (C, D) and bias (C,) in float32, where `needs` names it.
+        teacher_norms: scale and shift (C_k,) in float32 of the BatchNorm that ends in each tap of `Needs.norms`.
         seed: for the initial values of trainable parts (use `derive_seed` with a position of the method's own).
     """
 
@@ -97,6 +103,7 @@ class Setting:
     class_counts: tuple[int, ...] = ()
     micro_batch: int = 1
     head: tuple[torch.Tensor, torch.Tensor] | None = None
+    teacher_norms: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -107,6 +114,13 @@ class Method(nn.Module, ABC):
 
     def build(self, setting: Setting) -> None:
         """Make the trainable parts; called once, before the method is moved to its device. Default: there are none."""
+
+    def student_network(self, student: nn.Module) -> nn.Module:
+        """The network that is trained, evaluated, averaged and saved as the student; called once, after `build`.
+
+        Default: `student` itself. A method whose student is more than the network (SimKD) wraps it here.
+        """
+        return student
 
     @property
     @abstractmethod
