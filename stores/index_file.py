@@ -1,0 +1,262 @@
+"""STORE/store.h5: the manifest, and every view as one array for programs that know nothing of shards.
+
+It can be made again from the shards at any time; shards are the truth. Readers of this package take the manifest
+from it and nothing else, so a store.h5 that is older than the shards is in nobody's way.
+"""
+
+import errno
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from stores.atomic import fsync_path, publish
+from stores.codecs.base import Field
+from stores.difference import first_difference
+from stores.errors import StoreFormatError
+from stores.layout import HEAD_FILE, STORE_FILE, VIEWS_FOLDER, ShardKey, parse_shard, parse_view
+from stores.manifest import Manifest
+from stores.mapped import MappedFileError, map_arrays, write_arrays
+from stores.virtual import read_fields, write_views
+
+Head = tuple[np.ndarray, np.ndarray]
+
+_HEAD_KIND = "reflux teacher head"
+_HEAD_VERSION = 1
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+
+
+def create_store(store: Path, manifest: Manifest, head: Head | None) -> Manifest:
+    """Begin a store, or join one: of several jobs the first one's manifest stands.
+
+    Args:
+        store: its folder; made where it is missing.
+        manifest: what this job is going to write.
+        head: the teacher's classifier, weight (C, D) and bias (C,), where embeddings are kept.
+
+    Returns:
+        The manifest that stands in the store: of equal identity, `measured` and `made_with` are its first job's.
+
+    Raises:
+        StoreFormatError: the store is another one (the first entry that differs, with both values), is damaged, or
+            cannot be written.
+    """
+    with writing(store):
+        store.mkdir(parents=True, exist_ok=True)
+        if not (store / STORE_FILE).exists():
+            _begin(store, manifest)
+        there = read_manifest(store)
+        _check_same(store, there, manifest)
+        if head is not None and read_head(store) is None:
+            _write_head(store, there, head)
+    return there
+
+
+def read_manifest(store: Path) -> Manifest:
+    """The manifest, from store.h5, or from a shard where store.h5 is missing.
+
+    Raises:
+        StoreFormatError: no store there, unreadable, or of a newer format version.
+    """
+    file = store / STORE_FILE
+    if file.exists():
+        return Manifest.from_text(_manifest_text(file), str(file))
+    keys = list_shards(store)
+    if not keys:
+        raise StoreFormatError(
+            f"{store} is not a store: it has neither {STORE_FILE} nor a shard in {VIEWS_FOLDER}/.\n"
+            "Name the folder that `python -m precompute --store` wrote."
+        )
+    first = keys[0].path(store)
+    return Manifest.from_text(_manifest_text(first), str(first))
+
+
+def read_head(store: Path) -> Head | None:
+    """The teacher's classifier, weight (C, D) and bias (C,) float32; None where the store keeps none.
+
+    Raises:
+        StoreFormatError: damaged, or the head of another store.
+    """
+    return _head_of(store, read_manifest(store)) if (store / HEAD_FILE).exists() else None
+
+
+def write_index(store: Path, manifest: Manifest | None = None) -> None:
+    """Make store.h5 again from the shards, atomically; `manifest` replaces the one that stands there.
+
+    Jobs that do this at one time end in the right file: each looks again after its rename, and the last one sees all.
+
+    Raises:
+        StoreFormatError: no store, a shard of another one, or a folder that cannot be written.
+    """
+    chosen = manifest if manifest is not None else _standing_manifest(store)
+    checked: dict[ShardKey, tuple[Field, ...]] = {}
+    with writing(store):
+        while True:
+            keys, head = list_shards(store), _head_of(store, chosen)
+            checked = {key: checked.get(key) or read_fields(store, key, chosen) for key in keys}
+            with publish(store / STORE_FILE) as temporary:
+                _write_store_file(temporary, chosen, checked, None if head is None else head[0].shape)
+            if list_shards(store) == keys and (store / HEAD_FILE).exists() == (head is not None):
+                return
+
+
+def list_shards(store: Path) -> list[ShardKey]:
+    """Every shard, by file names alone, sorted; names that the layout does not know are passed over.
+
+    Raises:
+        StoreFormatError: a folder that cannot be read.
+    """
+    try:
+        folders = [entry.path for entry in _entries(store / VIEWS_FOLDER) if parse_view(entry.name) is not None]
+        paths = [Path(entry.path) for folder in folders for entry in _entries(Path(folder))]
+    except OSError as error:
+        raise StoreFormatError(f"cannot read the store {store}: {error}") from error
+    keys = (parse_shard(path) for path in paths)
+    return sorted(key for key in keys if key is not None)
+
+
+@contextmanager
+def writing(store: Path) -> Iterator[None]:
+    """Turn what the operating system says while a store is written into one message.
+
+    Raises:
+        StoreFormatError: read-only, full, no permission, and the like.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # RuntimeError: how h5py says that a file could not be closed
+        raise StoreFormatError(
+            f"cannot write the store {store}: {_reason(error)}.\n"
+            "Make room or give permission, and run the same command again."
+        ) from error
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    said = re.search(r"error message = '([^']*)'", str(error))
+    if said is not None:
+        return said[1]
+    code = getattr(error, "errno", None)
+    return os.strerror(code) if code else str(error)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _begin(store: Path, manifest: Manifest) -> None:
+    """Write the first store.h5, unless another job is quicker or shards show that the store was begun before."""
+    if list_shards(store):
+        _check_same(store, read_manifest(store), manifest)
+        write_index(store, read_manifest(store))
+        return
+    path = store / STORE_FILE
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        _write_store_file(temporary, manifest, {}, None)
+        fsync_path(temporary)
+        _rename_if_new(temporary, path)
+        fsync_path(store)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rename_if_new(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        # the moment between look and rename stays open, but shards carry fingerprints, so that a loser's are refused
+        if not target.exists():
+            source.replace(target)
+
+
+def _check_same(store: Path, there: Manifest, here: Manifest) -> None:
+    difference = first_difference(there, here)
+    if difference is not None:
+        raise StoreFormatError(
+            f"{store} is the store of other teacher outputs: '{difference.entry}' differs.\n"
+            f"  store:    {difference.first}\n"
+            f"  this job: {difference.second}\n"
+            "Name another folder with --store, or give the flags that the store was begun with."
+        )
+
+
+def _write_head(store: Path, manifest: Manifest, head: Head) -> None:
+    """Jobs of one fingerprint write the same bytes, so any of them may come first, or all."""
+    weight, bias = (np.ascontiguousarray(array, "<f4") for array in head)
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise ValueError(f"a head is (C, D) and (C,), got {weight.shape} and {bias.shape}")
+    header = {"kind": _HEAD_KIND, "version": _HEAD_VERSION, "store": manifest.fingerprint()}
+    write_arrays(store / HEAD_FILE, {"weight": weight, "bias": bias}, header)
+
+
+def _head_of(store: Path, manifest: Manifest) -> Head | None:
+    path = store / HEAD_FILE
+    if not path.exists():
+        return None
+    remedy = "remove it and run the store's precompute command again, which writes it"
+    try:
+        mapped = map_arrays(path, verify=True)
+        weight, bias = mapped.arrays["weight"], mapped.arrays["bias"]
+    except (MappedFileError, KeyError) as error:
+        raise StoreFormatError(f"{error}\n{path} holds no readable classifier: {remedy}") from error
+    wanted, found = manifest.fingerprint(), mapped.header.get("store")
+    if mapped.header.get("kind") != _HEAD_KIND or found != wanted:
+        raise StoreFormatError(f"{path} is not this store's classifier; {remedy}.\n  store: {wanted}\n  file:  {found}")
+    return weight, bias
+
+
+def _standing_manifest(store: Path) -> Manifest:
+    """The manifest of a store whose store.h5 may be damaged: then a shard's."""
+    try:
+        return read_manifest(store)
+    except StoreFormatError:
+        keys = list_shards(store)
+        if not keys:
+            raise
+        first = keys[0].path(store)
+        return Manifest.from_text(_manifest_text(first), str(first))
+
+
+def _manifest_text(path: Path) -> str:
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return str(file.attrs["manifest"])
+    except (OSError, KeyError, RuntimeError) as error:
+        remedy = "\n`python -m stores index STORE` makes it again from the shards." if path.name == STORE_FILE else ""
+        raise StoreFormatError(f"{path} holds no readable manifest ({error}).{remedy}") from error
+
+
+def _write_store_file(
+    path: Path, manifest: Manifest, shards: dict[ShardKey, tuple[Field, ...]], head: tuple[int, ...] | None
+) -> None:
+    # built in memory: HDF5 cannot close a file on a full disk, a plain write says in one word what is wrong
+    with h5py.File(path, "w", libver="latest", driver="core", backing_store=False) as file:
+        file.attrs["manifest"] = manifest.to_text()
+        file.attrs["version"] = np.int64(manifest.version)
+        file.attrs["fingerprint"] = manifest.fingerprint()
+        write_views(file, manifest, shards)
+        if head is not None:
+            _link_head(file, head)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    path.write_bytes(image)
+
+
+def _link_head(file: h5py.File, shape: tuple[int, ...]) -> None:
+    for name, size in (("weight", shape), ("bias", shape[:1])):
+        layout = h5py.VirtualLayout(shape=size, dtype="<f4")
+        layout[...] = h5py.VirtualSource(HEAD_FILE, name, shape=size, dtype="<f4")
+        file.create_virtual_dataset(f"head/{name}", layout, fillvalue=np.nan)
