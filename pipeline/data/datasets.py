@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.config import Files, RunConfig
+from pipeline.core.config import Files, RunConfig, Running
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data.backends.base import Source
@@ -38,28 +38,34 @@ def open_datasets(config: RunConfig, world: World) -> Datasets:
         ConfigError: folders not named, or a backend that does not fit.
         DataError: bad folders, files or indexes, by name.
     """
-    files, running = config.files, config.running
-    if running.backend == "synthetic":
-        return _synthetic(config)
-    train_backend = choose_backend(running.backend, has_beton=files.beton is not None)
-    fallback = "auto" if train_backend == "ffcv" else train_backend
-    val_backend = "ffcv" if files.val_beton else choose_backend(fallback, has_beton=False)
-    train = _open(files.beton, _folder(files, "train"), files.train_index, config.files.out, "train", world)
-    if train_backend == "ffcv" and train.beton is None:
-        train = _with_beton(train.index, config.files.out, world)
-    val = _open(files.val_beton, _folder(files, "val"), files.val_index, config.files.out, "val", world)
+    train, train_backend = open_train(config.files, config.running, world)
+    val, val_backend = open_val(config.files, config.running, world)
     check_same_classes(train.index, val.index)
-    if files.subset is not None:
-        train = Source(select_subset(train.index, files.subset), train.beton)
+    if config.files.subset is not None:
+        train = Source(select_subset(train.index, config.files.subset), train.beton)
     return Datasets(train, val, train_backend, val_backend)
 
 
-def _synthetic(config: RunConfig) -> Datasets:
-    running = config.running
-    num_val = max(1, running.synthetic_samples // _SYNTHETIC_VAL_SHARE)
-    train = synthetic_index(running.synthetic_samples, running.synthetic_classes)
-    val = synthetic_index(num_val, running.synthetic_classes)
-    return Datasets(Source(train), Source(val), "synthetic", "synthetic")
+def open_train(files: Files, running: Running, world: World) -> tuple[Source, str]:
+    """The whole training data and the backend that reads them; see `open_datasets`."""
+    if running.backend == "synthetic":
+        return Source(synthetic_index(running.synthetic_samples, running.synthetic_classes)), "synthetic"
+    backend = choose_backend(running.backend, has_beton=files.beton is not None)
+    source = _open(files.beton, _folder(files, "train"), files.train_index, files.out, "train", world)
+    if backend == "ffcv" and source.beton is None:
+        source = _with_beton(source.index, files.out, world)
+    return source, backend
+
+
+def open_val(files: Files, running: Running, world: World) -> tuple[Source, str]:
+    """The validation data and the backend that reads them; see `open_datasets`."""
+    if running.backend == "synthetic":
+        num_val = max(1, running.synthetic_samples // _SYNTHETIC_VAL_SHARE)
+        return Source(synthetic_index(num_val, running.synthetic_classes)), "synthetic"
+    train_backend = choose_backend(running.backend, has_beton=files.beton is not None)
+    fallback = "auto" if train_backend == "ffcv" else train_backend
+    backend = "ffcv" if files.val_beton else choose_backend(fallback, has_beton=False)
+    return _open(files.val_beton, _folder(files, "val"), files.val_index, files.out, "val", world), backend
 
 
 def _folder(files: Files, split: str) -> Path | None:
