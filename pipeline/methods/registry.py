@@ -8,7 +8,7 @@ from pipeline.core import folder
 from pipeline.core.errors import ConfigError
 from pipeline.methods.base import Method
 
-_NOT_METHODS = ("base", "registry")
+_NOT_METHODS = ("base", "parts", "registry")
 
 
 def method_names() -> list[str]:
