@@ -36,10 +36,12 @@ class BackendContract:
     Attributes:
         backend: the name under which the registry knows it.
         damages: ways in which `damage` can make an image unreadable; () where there is nothing to damage.
+        shares_decode: whether several views of an image in a request cost one decode.
     """
 
     backend: ClassVar[str]
     damages: ClassVar[tuple[str, ...]] = FILE_DAMAGES
+    shares_decode: ClassVar[bool] = False
 
     @classmethod
     def make_source(cls, index: Index, tmp_path: Path) -> Source:
@@ -142,6 +144,44 @@ class BackendContract:
         together = self.decode(source, [rows, other])[1].images
         apart = self.decode(source, cut(other, 1))
         assert torch.equal(together, torch.cat([pixels.images for pixels in apart]))
+
+    @pytest.mark.parametrize("num_threads", [1, 3])
+    def test_several_views_of_an_image_in_one_request_are_those_of_requests_of_their_own(
+        self, source: Source, num_threads: int
+    ) -> None:
+        few = np.array([3, 50, 7, 8, 71])
+        together, apart = views_of(source.index, few, range(4)), [views_of(source.index, few, [v]) for v in range(4)]
+        decoded = self.decode(source, [together, *apart], num_threads=num_threads)
+        expected = torch.stack([pixels.images for pixels in decoded[1:]], dim=1).flatten(0, 1)
+        assert torch.equal(decoded[0].images, expected)
+        assert len({image.numpy().tobytes() for image in expected}) == 20
+
+    def test_several_views_cost_one_decode(self, source: Source) -> None:
+        if not self.shares_decode:
+            pytest.skip("decodes every view, or decodes nothing")
+        rows = views_of(source.index, source.index.ids, range(8))
+        rows = replace(rows, boxes=np.tile(np.array([[0, 0, 12, 12]], np.int32), (len(rows), 1)))
+        by_image = np.arange(len(rows))
+        by_view = by_image.reshape(-1, 8).T.ravel()
+        seconds = {"image": [], "view": []}
+        backend = self.open(source, num_threads=1, max_batch=len(rows))
+        for _ in range(4):
+            for order, positions in (("image", by_image), ("view", by_view)):
+                started = time.perf_counter()
+                list(backend.stream([take(rows, positions)]))
+                seconds[order].append(time.perf_counter() - started)
+        backend.close()
+        assert min(seconds["view"]) > 2 * min(seconds["image"]), "the same rows and crops, eight times the decodes"
+
+    def test_a_bad_image_is_gray_in_all_its_views_and_in_no_other(self, own_source: Source, kind: str) -> None:
+        rows = views_of(own_source.index, np.array([24, 25, 26]), range(4))
+        expected = self.decode(own_source, [rows])[0].images
+        self.damage(own_source, 25, kind)
+        pixels = self.decode(own_source, [rows], on_bad_image="gray")[0]
+        assert pixels.replaced == (25,) * 4
+        assert torch.all(pixels.images[4:8] == GRAY)
+        assert torch.equal(pixels.images[:4], expected[:4])
+        assert torch.equal(pixels.images[8:], expected[8:])
 
     def test_a_batch_that_was_kept_is_never_overwritten(self, source: Source) -> None:
         requests = cut(plan_of(source.index), 6) * 3
@@ -283,6 +323,14 @@ def plan_of(index: Index, ids: np.ndarray | None = None) -> PlanRows:
     rows = index.rows_of(ids)
     plan = Plan(get_policy("imagenet_train"), plan_seed=7)
     return plan.rows(ids, np.full(len(ids), VIEW), index.widths[rows], index.heights[rows])
+
+
+def views_of(index: Index, ids: np.ndarray, views: Iterable[int]) -> PlanRows:
+    """Several views of some samples: all of the first one, then all of the second."""
+    each = np.array(list(views))
+    ids, views_B = np.repeat(ids, len(each)), np.tile(each, len(ids))
+    rows = index.rows_of(ids)
+    return Plan(get_policy("imagenet_train"), 0).rows(ids, views_B, index.widths[rows], index.heights[rows])
 
 
 def take(rows: PlanRows, positions: np.ndarray) -> PlanRows:

@@ -17,6 +17,7 @@ class TestTorchvision(BackendContract):
     """The reference."""
 
     backend = "torchvision"
+    shares_decode = True
 
 
 class TestDali(BackendContract):
@@ -44,6 +45,7 @@ class TestFfcvJpeg(TestFfcvRaw):
 
     damages = ("zeros", "text")
     encoding = "jpeg"
+    shares_decode = True
 
     @classmethod
     def damage(cls, source: Source, sample_id: int, kind: str) -> None:

@@ -68,6 +68,7 @@ class Backend(ABC):
         For each row: crop the box out of the original (unrotated) image, resize it to a square with antialiasing,
         mirror it where the row says so. Requests may be shorter than `max_batch`. `requests` is drawn lazily, from
         the consumer's thread or another. Closing the iterator early ends all work that it started.
+        Neighbouring rows of one id (several views of an image) are decoded once by backends that decode whole images.
 
         Raises:
             BadImageError: with `on_bad_image` "stop", when the image's turn has come.

@@ -5,6 +5,8 @@ A sample that DALI cannot read spoils its whole pipeline, and one whose header i
 index says is first shown to the reference decoder and kept from DALI where that refuses it. What still fails costs its
 pipeline: the request is decoded apart in ever smaller pieces until the culprits are alone, and a new pipeline goes on
 with the requests behind. Pixels do not depend on what shares a batch, so none of this shows in the numbers.
+
+Several views of an image cost as many decodes here: DALI decodes windows, and knows no whole image to share.
 """
 
 import os

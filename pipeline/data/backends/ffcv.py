@@ -2,6 +2,7 @@
 
 One compiled loop, without the GIL, takes a slice of a request in each thread of a pool; there is no barrier between
 requests, and no numba threading layer, whose `prange` loops may not run from two threads at once (train and val do).
+Several views of a JPEG copy that come one after the other are cut out of one decoded image.
 """
 
 import contextlib
@@ -198,9 +199,12 @@ def _compiled_loop() -> Callable[..., None]:
         for row in range(len(sources)):
             pixels, (height, width), image = sources[row], shapes[row], images[row]
             if is_jpeg[row]:
-                failed[row] = imdecode(
-                    pixels, sizes[row], height, width, frame, height, width, 0, 0, 1, 1, False, False
-                )
+                if row > 0 and sources[row] == sources[row - 1]:  # another view of what is in the frame
+                    failed[row] = failed[row - 1]
+                else:
+                    failed[row] = imdecode(
+                        pixels, sizes[row], height, width, frame, height, width, 0, 0, 1, 1, False, False
+                    )
                 pixels = frame
             top, left, high, wide = boxes[row]
             side = image.shape[0]

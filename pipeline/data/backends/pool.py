@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 
 from pipeline.data.backends.base import BackendOptions, Pixels, empty_images
@@ -24,7 +25,7 @@ def stream_in_pool(
         pool: the decoder threads.
         options: resolution, prefetch.
         decode: fills (b, R, R, 3) uint8 with the pixels of b rows, in a thread of the pool; returns the ids that it
-            replaced by gray.
+            replaced by gray. Neighbouring rows of one id come in one call, to be decoded once.
     """
     waiting: deque[_Work] = deque()
     try:
@@ -44,9 +45,8 @@ class _Work:
 
     def __init__(self, rows: PlanRows, pool: ThreadPoolExecutor, options: BackendOptions, decode: Decode) -> None:
         self._images = empty_images(len(rows), options)
-        parts = [slice(first, first + _IMAGES_PER_TASK) for first in range(0, len(rows), _IMAGES_PER_TASK)]
         self._tasks: list[Future[list[int]]] = [
-            pool.submit(decode, rows.part(part), self._images[part]) for part in parts
+            pool.submit(decode, rows.part(part), self._images[part]) for part in task_slices(rows.ids)
         ]
 
     def result(self) -> Pixels:
@@ -55,3 +55,15 @@ class _Work:
     def cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
+
+
+def task_slices(ids: np.ndarray) -> list[slice]:
+    """Cut rows into tasks of eight, or a few more where the cut would part neighbours of one id."""
+    changes = np.flatnonzero(ids[1:] != ids[:-1]) + 1
+    slices, first = [], 0
+    while first < len(ids):
+        at = np.searchsorted(changes, first + _IMAGES_PER_TASK)
+        stop = int(changes[at]) if at < len(changes) else len(ids)
+        slices.append(slice(first, stop))
+        first = stop
+    return slices

@@ -1,6 +1,7 @@
 """The reference backend: torchvision's decoder and antialiased resize in a pool of threads (no worker processes).
 
 torchvision's operators release the GIL, so threads scale like processes without their start-up, copies and memory.
+Several views of an image that come one after the other are cut out of one decoded image.
 """
 
 from collections.abc import Iterable, Iterator
@@ -49,19 +50,26 @@ class TorchvisionBackend(Backend):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _decode(self, rows: PlanRows, images: torch.Tensor) -> list[int]:
-        replaced = []
+        replaced, last_id, image = [], -1, None
         for position, sample_id in enumerate(rows.ids.tolist()):
-            try:
-                image = read_rgb(self._index, sample_id)
-                images[position] = crop_resize_flip(
-                    image, rows.boxes[position], bool(rows.flips[position]), self._options.resolution
-                )
-            except BadImageError:
-                if self._options.on_bad_image == "stop":
-                    raise
+            if sample_id != last_id:
+                last_id, image = sample_id, self._read(sample_id)
+            if image is None:
                 images[position] = GRAY
                 replaced.append(sample_id)
+                continue
+            images[position] = crop_resize_flip(
+                image, rows.boxes[position], bool(rows.flips[position]), self._options.resolution
+            )
         return replaced
+
+    def _read(self, sample_id: int) -> torch.Tensor | None:
+        try:
+            return read_rgb(self._index, sample_id)
+        except BadImageError:
+            if self._options.on_bad_image == "stop":
+                raise
+            return None
 
 
 def read_rgb(index: Index, sample_id: int) -> torch.Tensor:
