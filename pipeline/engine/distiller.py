@@ -1,12 +1,11 @@
 """Student and method in one module, so that DDP averages the gradients of every trainable part."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from pipeline.kernels.kl import kl
 from pipeline.methods.base import Method, MethodInput
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
@@ -53,19 +52,29 @@ class Distiller(nn.Module):
             epoch: epoch, from 0.
 
         Returns:
-            "loss" (with gradient), and detached: "ce", "kd" and "method" where present (unweighted), "top1" (share).
+            "loss" (with gradient), and detached: "ce", "kd" and "method" where present (unweighted), "temperature" (its
+            mean) where it is learned, "top1" (share).
         """
         with autocast(self._numerics.device, self._numerics.amp):
             student: Outputs = self._run_student[0](images)
-        weights = self.method.weights
-        terms = {"ce": cross_entropy(student.logits, labels, label_smoothing=self._numerics.label_smoothing)}
+        batch = MethodInput(student, teacher, labels, ids, epoch)
+        batch = replace(batch, temperature=self.method.temperature(batch))
+        loss, terms = self._loss(batch)
+        terms = {name: term.detach() for name, term in terms.items()}
+        if isinstance(batch.temperature, torch.Tensor):
+            terms["temperature"] = batch.temperature.detach().mean()
+        top1 = (student.logits.detach().argmax(dim=1) == labels).float().mean()
+        return {"loss": loss, **terms, "top1": top1}
+
+    def _loss(self, batch: MethodInput) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        weights, smoothing = self.method.weights, self._numerics.label_smoothing
+        terms = {"ce": cross_entropy(batch.student.logits, batch.labels, label_smoothing=smoothing)}
         loss = weights.ce * terms["ce"]
-        if weights.kd and teacher is not None:
-            terms["kd"] = kl(student.logits, teacher.logits, weights.temperature)
+        if weights.kd and batch.teacher is not None:
+            terms["kd"] = self.method.divergence(batch)
             loss = loss + weights.kd * terms["kd"]
-        own = self.method(MethodInput(student, teacher, labels, ids, epoch))
+        own = self.method(batch)
         if own is not None:
             terms["method"] = own
             loss = loss + weights.method * own
-        top1 = (student.logits.detach().argmax(dim=1) == labels).float().mean()
-        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}, "top1": top1}
+        return loss, terms

@@ -204,8 +204,3 @@ class Method(nn.Module, ABC):
     def plain_student(self) -> bool:
         """Whether the trained student is the network alone, without parts of the method."""
         return True
-
-
-def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

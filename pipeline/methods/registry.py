@@ -1,14 +1,19 @@
-"""Methods by name."""
+"""Methods by name.
+
+A method's file has `METHOD`, its class; `INFO`, what is published; and, where public code gives it weights, `PRESETS`:
+hyper-parameters by code base. The argument "preset" names one of them; arguments given beside it win.
+"""
 
 import inspect
+from types import ModuleType
 from typing import Any
 
 from pipeline import methods
 from pipeline.core import folder
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, unknown_name
 from pipeline.methods.base import Method
 
-_NOT_METHODS = ("base", "parts", "registry")
+_NOT_METHODS = ("__main__", "base", "negatives", "parts", "registry", "summary")
 
 
 def method_names() -> list[str]:
@@ -16,11 +21,29 @@ def method_names() -> list[str]:
     return [name for name in folder.names(methods) if name not in _NOT_METHODS]
 
 
+def method_module(name: str) -> ModuleType:
+    """The file of method `name`, or a refusal with what is known."""
+    return folder.load(methods, "method", name, known=method_names())
+
+
 def build_method(name: str, arguments: dict[str, Any]) -> Method:
-    """Make method `name` with its hyper-parameters, or refuse an unknown name or argument."""
-    kind: type[Method] = folder.load(methods, "method", name, known=method_names()).METHOD
+    """Make method `name` with its hyper-parameters, or refuse an unknown name, preset or argument."""
+    module = method_module(name)
+    kind: type[Method] = module.METHOD
+    given = _with_preset(name, module, arguments)
     known = list(inspect.signature(kind).parameters)
-    unknown = sorted(set(arguments) - set(known))
+    unknown = sorted(set(given) - set(known))
     if unknown:
         raise ConfigError(f"method '{name}' has no hyper-parameter {unknown}; it has {known}")
-    return kind(**arguments)
+    return kind(**given)
+
+
+def _with_preset(name: str, module: ModuleType, arguments: dict[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in arguments.items() if key != "preset"}
+    preset = arguments.get("preset")
+    if preset is None:
+        return own
+    presets: dict[str, dict[str, Any]] = getattr(module, "PRESETS", {})
+    if preset not in presets:
+        raise unknown_name(f"preset of method '{name}'", str(preset), presets)
+    return {**presets[preset], **own}
