@@ -1,10 +1,13 @@
 """Files that exist complete or not at all."""
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 @contextmanager
@@ -34,6 +37,25 @@ def publish_text(path: Path, text: str) -> None:
 def is_temporary(path: Path) -> bool:
     """Whether `path` has the name of a file that `publish` was writing when its process was killed."""
     return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def rename_if_new(source: Path, target: Path) -> bool:
+    """Give `source` the name `target` unless that exists already; says whether it did. Of several jobs one wins.
+
+    `source` may keep its own name beside the new one. Without hard links, the moment between look and rename stays
+    open: then the last one wins.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        if target.exists():
+            return False
+        source.replace(target)
+    return True
 
 
 def fsync_path(path: Path) -> None:
