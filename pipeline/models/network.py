@@ -58,9 +58,22 @@ class Network(nn.Module):
         """D."""
         return self.head.in_features
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The maps that it hands out."""
+        return self._taps
+
     def tap_names(self) -> tuple[str, ...]:
         """The taps that this family offers."""
         return tuple(self._offered)
+
+    def drop_classifier(self) -> None:
+        """Make the classifier the identity, for a student whose logits are made elsewhere; `head` is then no more.
+
+        An unused classifier would get no gradient, which DDP refuses, and would still be decayed.
+        """
+        self.model.set_submodule(self.head_path, nn.Identity())
+        self._recorder.attach(self.model, {EMBEDDING: self._offered[EMBEDDING]})
 
     def forward(self, images: Tensor) -> Outputs:
         """Logits, embedding and tapped maps of normalised (B, 3, H, W) images.
@@ -97,7 +110,8 @@ class Network(nn.Module):
         silent = [tap for tap in (EMBEDDING, *self._taps) if tap not in recorded]
         if silent:
             raise ConfigError(f"{name} did not run the layers of {', '.join(silent)}: they cannot be tapped")
-        self._check_head(logits.detach(), recorded[EMBEDDING].detach())
+        if not isinstance(self.model.get_submodule(self.head_path), nn.Identity):
+            self._check_head(logits.detach(), recorded[EMBEDDING].detach())
         self._checked = True
 
     @torch.no_grad()

@@ -1,0 +1,157 @@
+"""SimKD, the teacher's classifier on the student's features (Chen et al. 2022, arXiv:2203.14001)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, mse_loss
+
+from pipeline.core.errors import ConfigError
+from pipeline.methods.base import Method, MethodInput, Needs, Setting, Weights
+from pipeline.methods.parts import convolution, in_float32, pool_larger, seeded, shapes_of
+from pipeline.models.head import Float32Linear
+from pipeline.models.network import Network
+from pipeline.models.outputs import Outputs
+
+PROJECTED = "projected"
+
+
+class SimKD(Method):
+    """Mean squared error between the projected last map of the student and the teacher's last map.
+
+    The student that is trained, evaluated and saved is the network without its classifier, the projector and the
+    teacher's classifier: `student_network`. Labels are not used, unless `ce` is given.
+
+    Args:
+        ce: weight of the cross-entropy of the projected student's logits.
+        kd: weight of the temperature-scaled divergence.
+        temperature: T of that divergence.
+        weight: of this term.
+        factor: the projector's inner channels are the teacher's over this.
+        stage: the last map.
+    """
+
+    def __init__(
+        self,
+        *,
+        ce: float = 0.0,
+        kd: float = 0.0,
+        temperature: float = 4.0,
+        weight: float = 1.0,
+        factor: int = 2,
+        stage: str = "stage4",
+    ) -> None:
+        super().__init__()
+        if factor < 1:
+            raise ConfigError(f"factor must be 1 or more, got {factor}")
+        self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
+        self._factor, self._stage = factor, stage
+        self._make_student: Callable[[nn.Module], nn.Module] | None = None
+
+    def build(self, setting: Setting) -> None:
+        """Keep what the student will be made of; its parts belong to the student, not to the method."""
+        (student,) = shapes_of((self._stage,), setting.student_maps, whose="student")
+        (teacher,) = shapes_of((self._stage,), setting.teacher_maps, whose="teacher")
+        head = setting.head
+        if head is None or head[0].shape[1] != teacher[0]:
+            found = "none" if head is None else f"a classifier of {head[0].shape[1]} inputs"
+            raise ConfigError(
+                "SimKD averages the teacher's last map and applies the teacher's classifier to it:\n"
+                f"  map '{self._stage}': {teacher[0]} channels\n  classifier: {found}\n"
+                "Choose a teacher that pools its last map right before a linear classifier (ResNet, DenseNet, ...)."
+            )
+
+        def make(network: nn.Module) -> nn.Module:
+            with seeded(setting.seed, "simkd"):
+                projector, classifier = Projector(student[0], teacher[0], factor=self._factor), _frozen(head)
+            return ProjectedStudent(network, projector, classifier, stage=self._stage, scale=teacher[1] / student[1])
+
+        self._make_student = make
+
+    @property
+    def needs(self) -> Needs:
+        """The last map of both networks, and the teacher's classifier."""
+        return Needs(teacher=frozenset({"logits", "head", self._stage}), student=frozenset({self._stage}))
+
+    def student_network(self, student: nn.Module) -> nn.Module:
+        """`student` without its classifier, with the projector and the teacher's classifier."""
+        assert self._make_student is not None, "build comes first"
+        return self._make_student(student)
+
+    def forward(self, batch: MethodInput) -> Tensor:
+        """The mean over all elements."""
+        assert batch.teacher is not None
+        projected = in_float32(batch.student.features[PROJECTED])
+        return mse_loss(*pool_larger(projected, in_float32(batch.teacher.features[self._stage])))
+
+    def plain_student(self) -> bool:
+        """The student has the projector and the teacher's classifier."""
+        return False
+
+
+class ProjectedStudent(nn.Module):
+    """A student whose logits are the teacher's classifier applied to its projected and pooled last map.
+
+    Args:
+        network: the student with the tap `stage`; loses its own classifier.
+        projector: from the student's channels to the teacher's.
+        head: the teacher's classifier, frozen.
+        stage: the last map.
+        scale: the teacher's map's side over the student's; below 1 the student's map is pooled to it first.
+    """
+
+    def __init__(
+        self, network: nn.Module, projector: nn.Module, head: Float32Linear, *, stage: str, scale: float
+    ) -> None:
+        super().__init__()
+        if isinstance(network, Network):
+            network.drop_classifier()
+        self.network, self.projector, self.head = network, projector, head
+        self._stage, self._scale = stage, scale
+
+    @property
+    def model(self) -> nn.Module:
+        """What is saved as the student: all of it."""
+        return self
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Logits, the pooled projected map as embedding, and the network's taps with "projected" among them."""
+        outputs: Outputs = self.network(images)
+        features = outputs.features[self._stage]
+        if self._scale < 1:
+            height, width = (max(1, round(side * self._scale)) for side in features.shape[2:])
+            features = adaptive_avg_pool2d(features, (height, width))
+        projected = self.projector(features)
+        embedding = in_float32(projected).mean(dim=(2, 3))
+        return Outputs(
+            logits=self.head(embedding), embedding=embedding, features={**outputs.features, PROJECTED: projected}
+        )
+
+
+class Projector(nn.Sequential):
+    """Bottleneck of convolutions 1x1, 3x3, 1x1, each with BatchNorm and ReLU.
+
+    Args:
+        channels: of the student's map.
+        width: channels of the teacher's.
+        factor: the inner channels are width // factor.
+    """
+
+    def __init__(self, channels: int, width: int, *, factor: int) -> None:
+        inner = width // factor
+        layers: list[nn.Module] = []
+        for convolved in (convolution(channels, inner), convolution(inner, inner, 3), convolution(inner, width)):
+            layers += [convolved, nn.BatchNorm2d(convolved.out_channels), nn.ReLU()]
+        super().__init__(*layers)
+
+
+def _frozen(head: tuple[Tensor, Tensor]) -> Float32Linear:
+    weight, bias = head
+    layer = Float32Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    return layer.requires_grad_(False)
+
+
+METHOD = SimKD
