@@ -4,7 +4,6 @@ It can be made again from the shards at any time; shards are the truth. Readers 
 from it and nothing else, so a store.h5 that is older than the shards is in nobody's way.
 """
 
-import errno
 import os
 import re
 import uuid
@@ -15,20 +14,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from stores.atomic import fsync_path, publish
-from stores.codecs.base import Field
+from stores.atomic import fsync_path, publish, rename_if_new
 from stores.difference import first_difference
 from stores.errors import StoreFormatError
 from stores.layout import HEAD_FILE, STORE_FILE, VIEWS_FOLDER, ShardKey, parse_shard, parse_view
 from stores.manifest import Manifest
 from stores.mapped import MappedFileError, map_arrays, write_arrays
-from stores.virtual import read_fields, write_views
+from stores.virtual import check_member, write_views
 
 Head = tuple[np.ndarray, np.ndarray]
 
 _HEAD_KIND = "reflux teacher head"
 _HEAD_VERSION = 1
-_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 def create_store(store: Path, manifest: Manifest, head: Head | None) -> Manifest:
@@ -76,13 +73,29 @@ def read_manifest(store: Path) -> Manifest:
     return Manifest.from_text(_manifest_text(first), str(first))
 
 
-def read_head(store: Path) -> Head | None:
+def read_head(store: Path, manifest: Manifest | None = None) -> Head | None:
     """The teacher's classifier, weight (C, D) and bias (C,) float32; None where the store keeps none.
+
+    Args:
+        store: its folder.
+        manifest: the store's, where the caller has read it.
 
     Raises:
         StoreFormatError: damaged, or the head of another store.
     """
-    return _head_of(store, read_manifest(store)) if (store / HEAD_FILE).exists() else None
+    path = store / HEAD_FILE
+    if not path.exists():
+        return None
+    remedy = "remove it and run the store's precompute command again, which writes it"
+    try:
+        mapped = map_arrays(path, verify=True)
+        weight, bias = mapped.arrays["weight"], mapped.arrays["bias"]
+    except (MappedFileError, KeyError) as error:
+        raise StoreFormatError(f"{error}\n{path} holds no readable classifier: {remedy}") from error
+    wanted, found = (manifest or read_manifest(store)).fingerprint(), mapped.header.get("store")
+    if mapped.header.get("kind") != _HEAD_KIND or found != wanted:
+        raise StoreFormatError(f"{path} is not this store's classifier; {remedy}.\n  store: {wanted}\n  file:  {found}")
+    return weight, bias
 
 
 def write_index(store: Path, manifest: Manifest | None = None) -> None:
@@ -94,13 +107,15 @@ def write_index(store: Path, manifest: Manifest | None = None) -> None:
         StoreFormatError: no store, a shard of another one, or a folder that cannot be written.
     """
     chosen = manifest if manifest is not None else _standing_manifest(store)
-    checked: dict[ShardKey, tuple[Field, ...]] = {}
+    checked: set[ShardKey] = set()
     with writing(store):
         while True:
-            keys, head = list_shards(store), _head_of(store, chosen)
-            checked = {key: checked.get(key) or read_fields(store, key, chosen) for key in keys}
+            keys, head = list_shards(store), read_head(store, chosen)
+            for key in set(keys) - checked:
+                check_member(store, key, chosen)
+            checked.update(keys)
             with publish(store / STORE_FILE) as temporary:
-                _write_store_file(temporary, chosen, checked, None if head is None else head[0].shape)
+                _write_store_file(temporary, chosen, keys, None if head is None else head[0].shape)
             if list_shards(store) == keys and (store / HEAD_FILE).exists() == (head is not None):
                 return
 
@@ -161,25 +176,12 @@ def _begin(store: Path, manifest: Manifest) -> None:
     path = store / STORE_FILE
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        _write_store_file(temporary, manifest, {}, None)
+        _write_store_file(temporary, manifest, [], None)
         fsync_path(temporary)
-        _rename_if_new(temporary, path)
+        rename_if_new(temporary, path)
         fsync_path(store)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _rename_if_new(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        return
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        # the moment between look and rename stays open, but shards carry fingerprints, so that a loser's are refused
-        if not target.exists():
-            source.replace(target)
 
 
 def _check_same(store: Path, there: Manifest, here: Manifest) -> None:
@@ -200,22 +202,6 @@ def _write_head(store: Path, manifest: Manifest, head: Head) -> None:
         raise ValueError(f"a head is (C, D) and (C,), got {weight.shape} and {bias.shape}")
     header = {"kind": _HEAD_KIND, "version": _HEAD_VERSION, "store": manifest.fingerprint()}
     write_arrays(store / HEAD_FILE, {"weight": weight, "bias": bias}, header)
-
-
-def _head_of(store: Path, manifest: Manifest) -> Head | None:
-    path = store / HEAD_FILE
-    if not path.exists():
-        return None
-    remedy = "remove it and run the store's precompute command again, which writes it"
-    try:
-        mapped = map_arrays(path, verify=True)
-        weight, bias = mapped.arrays["weight"], mapped.arrays["bias"]
-    except (MappedFileError, KeyError) as error:
-        raise StoreFormatError(f"{error}\n{path} holds no readable classifier: {remedy}") from error
-    wanted, found = manifest.fingerprint(), mapped.header.get("store")
-    if mapped.header.get("kind") != _HEAD_KIND or found != wanted:
-        raise StoreFormatError(f"{path} is not this store's classifier; {remedy}.\n  store: {wanted}\n  file:  {found}")
-    return weight, bias
 
 
 def _standing_manifest(store: Path) -> Manifest:
@@ -239,15 +225,13 @@ def _manifest_text(path: Path) -> str:
         raise StoreFormatError(f"{path} holds no readable manifest ({error}).{remedy}") from error
 
 
-def _write_store_file(
-    path: Path, manifest: Manifest, shards: dict[ShardKey, tuple[Field, ...]], head: tuple[int, ...] | None
-) -> None:
+def _write_store_file(path: Path, manifest: Manifest, keys: list[ShardKey], head: tuple[int, ...] | None) -> None:
     # built in memory: HDF5 cannot close a file on a full disk, a plain write says in one word what is wrong
     with h5py.File(path, "w", libver="latest", driver="core", backing_store=False) as file:
         file.attrs["manifest"] = manifest.to_text()
         file.attrs["version"] = np.int64(manifest.version)
         file.attrs["fingerprint"] = manifest.fingerprint()
-        write_views(file, manifest, shards)
+        write_views(file, manifest, keys)
         if head is not None:
             _link_head(file, head)
         file.flush()
