@@ -3,14 +3,27 @@
 Legend: B batch, H height, W width.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss, normalize
 
-from pipeline.methods.base import Method, MethodInput, Needs, Weights
+from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Weights
 from pipeline.methods.parts import STAGES, check_taps, in_float32, pool_larger
+
+INFO = MethodInfo(
+    paper="Zagoruyko and Komodakis 2017, arXiv:1612.03928",
+    published={R34_R18: "70.70 (READMEs), 70.90 (torchdistill)", R50_MV1: "69.56 (unchecked), 70.72 (NORM)"},
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "repdistiller": {"ce": 1.0, "kd": 0.0, "weight": 1000.0},
+    "mdistiller": {"ce": 1.0, "kd": 0.0, "weight": 1000.0},
+    "simkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 1000.0},
+    "ctkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 1000.0},
+    "seed004": {"ce": 1.0, "kd": 0.0, "weight": 30.0, "variant": "seed004"},
+}
 
 
 class AT(Method):
@@ -52,12 +65,11 @@ class AT(Method):
 
     def forward(self, batch: MethodInput) -> Tensor:
         """The sum over stages."""
-        assert batch.teacher is not None
         attention = attention_map if self._variant == "repdistiller" else _broadcast_attention
         terms = []
         for stage in self._stages:
             student, teacher = pool_larger(
-                in_float32(batch.student.features[stage]), in_float32(batch.teacher.features[stage])
+                in_float32(batch.student.features[stage]), in_float32(batch.taught.features[stage])
             )
             terms.append(mse_loss(attention(student), attention(teacher)))
         return torch.stack(terms).sum()

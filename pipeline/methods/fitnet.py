@@ -1,13 +1,24 @@
 """FitNet's hint (Romero et al. 2015, arXiv:1412.6550), trained jointly with the labels as public code does."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu
 
 from pipeline.core.errors import ConfigError
-from pipeline.methods.base import Method, MethodInput, Needs, Setting, Weights
+from pipeline.methods.base import R34_R18, Method, MethodInfo, MethodInput, Needs, Setting, Weights
 from pipeline.methods.parts import as_computed, in_float32, pool_larger, seeded, shapes_of
+
+INFO = MethodInfo(
+    paper="Romero et al. 2015, arXiv:1412.6550", published={R34_R18: "70.66 (README of Channel-Distillation)"}
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "repdistiller": {"ce": 1.0, "kd": 0.0, "weight": 100.0, "stage": "stage2", "variant": "repdistiller"},
+    "mdistiller": {"ce": 1.0, "kd": 0.0, "weight": 100.0, "stage": "stage2", "variant": "repdistiller"},
+    "simkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 100.0, "stage": "stage1"},
+    "ctkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 100.0, "stage": "stage1"},
+}
 
 Variant = Literal["repdistiller", "simkd"]
 
@@ -56,12 +67,11 @@ class FitNet(Method):
 
     def forward(self, batch: MethodInput) -> Tensor:
         """The mean over all elements."""
-        assert batch.teacher is not None
         features = batch.student.features[self._stage]
         with as_computed(features):
             regressed = self.regressor(features)
         # the regression's map is as large as the teacher's, or smaller where "simkd" pools
-        return mse_loss(*pool_larger(in_float32(regressed), in_float32(batch.teacher.features[self._stage])))
+        return mse_loss(*pool_larger(in_float32(regressed), in_float32(batch.taught.features[self._stage])))
 
 
 class Regressor(nn.Module):

@@ -3,13 +3,25 @@
 Legend: B batch, N = C H W.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from pipeline.core.errors import ConfigError
-from pipeline.methods.base import Method, MethodInput, Needs, Weights
-from pipeline.methods.parts import check_taps, in_float32
+from pipeline.methods.base import R34_R18, Method, MethodInfo, MethodInput, Needs, Weights
+from pipeline.methods.parts import STAGES, check_taps, in_float32
+
+INFO = MethodInfo(paper="Tung and Mori 2019, arXiv:1907.09682", published={R34_R18: "70.62 (README)"})
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "repdistiller": {"ce": 1.0, "kd": 0.0, "weight": 3000.0},
+    "mdistiller": {"ce": 1.0, "kd": 0.0, "weight": 3000.0},
+    "simkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 3000.0},
+    "ctkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 3000.0},
+    "seed004": {"ce": 1.0, "kd": 0.0, "weight": 3000.0, "stages": STAGES},
+}
 
 
 class SP(Method):
@@ -52,8 +64,7 @@ class SP(Method):
 
     def forward(self, batch: MethodInput) -> Tensor:
         """The sum over stages."""
-        assert batch.teacher is not None
-        student, teacher = batch.student.features, batch.teacher.features
+        student, teacher = batch.student.features, batch.taught.features
         terms = [(_similarity(teacher[s]) - _similarity(student[s])).square().mean() for s in self._stages]
         size = len(batch.labels)
         scale = 1.0 if self._reference_batch is None else size / self._reference_batch

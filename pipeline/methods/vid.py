@@ -1,12 +1,13 @@
 """Variational information distillation (Ahn et al. 2019, arXiv:1904.05835)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pipeline.methods.base import Method, MethodInput, Needs, Setting, Weights
+from pipeline.methods.base import Method, MethodInfo, MethodInput, Needs, Setting, Weights
 from pipeline.methods.parts import (
     STAGES,
     as_computed,
@@ -17,6 +18,14 @@ from pipeline.methods.parts import (
     seeded,
     shapes_of,
 )
+
+INFO = MethodInfo(paper="Ahn et al. 2019, arXiv:1904.05835")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "repdistiller": {"ce": 1.0, "kd": 0.0, "weight": 1.0},
+    "simkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 1.0},
+    "ctkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 1.0},
+}
 
 _INITIAL_VARIANCE = 5.0
 _EPS = 1e-5
@@ -63,8 +72,7 @@ class VID(Method):
 
     def forward(self, batch: MethodInput) -> Tensor:
         """The sum over stages."""
-        assert batch.teacher is not None
-        student, teacher = batch.student.features, batch.teacher.features
+        student, teacher = batch.student.features, batch.taught.features
         terms = [
             gaussian(student[stage], teacher[stage])
             for gaussian, stage in zip(self.gaussians, self._stages, strict=True)

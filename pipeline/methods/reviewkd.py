@@ -1,0 +1,190 @@
+"""ReviewKD, distillation by knowledge review (Chen et al. 2021, arXiv:2104.09044).
+
+Legend: B batch, levels from the pooled embedding (1 x 1) to the first stage.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, mse_loss
+
+from pipeline.core.errors import ConfigError
+from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Setting, Weights
+from pipeline.methods.parts import STAGES, as_computed, check_taps, convolution, in_float32, seeded, shapes_of
+
+INFO = MethodInfo(
+    paper="Chen et al. 2021, arXiv:2104.09044",
+    published={R34_R18: "71.61 (README), 71.64 (torchdistill)", R50_MV1: "72.56 (README)"},
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "official": {"ce": 1.0, "weight": 1.0},
+    "official_mobilenet": {"ce": 1.0, "weight": 8.0, "student_maps": "pre", "mid_channels": 256},
+    "official_cifar": {"ce": 1.0, "weight": 5.0, "warmup_epochs": 20},
+    "mdistiller": {"ce": 1.0, "weight": 1.0, "student_maps": "pre", "teacher_maps": "pre"},
+}
+
+_POOLED_SIDES = (4, 2, 1)
+
+Activation = Literal["post", "pre"]
+
+
+class ReviewKD(Method):
+    """Student maps, fused from the deepest up, against the teacher's: hierarchical context loss, summed over levels.
+
+    Public code differs in the maps: the authors' ImageNet code means to read values before the last ReLU of each stage,
+    but an in-place ReLU overwrites them in ResNets (not in its MobileNet); mdistiller truly reads them before.
+
+    Args:
+        ce: weight of the cross-entropy.
+        kd: weight of the temperature-scaled divergence.
+        temperature: T of that divergence.
+        weight: of this term; on ImageNet 1 for ResNet-18 and 8 for MobileNetV1, on CIFAR 5 (0.6 and 8 for some pairs).
+        stages: the taps, shallow to deep; the pooled embedding is the last level.
+        student_maps: "post" or "pre" activation. Authors' ResNet-18: post, MobileNetV1: pre. mdistiller, ImageNet: pre.
+        teacher_maps: the same for the teacher. Authors' ResNets: post. mdistiller: pre.
+        mid_channels: channels in which levels are fused, at most the student's deepest. Authors: 512, and 256 for
+            MobileNetV1.
+        warmup_epochs: the term grows linearly over them. None on ImageNet; 20 on CIFAR.
+        first_epoch: the first epoch's number in that: 0 in the authors' code (no weight in it), 1 in mdistiller.
+    """
+
+    def __init__(
+        self,
+        *,
+        ce: float = 1.0,
+        kd: float = 0.0,
+        temperature: float = 4.0,
+        weight: float = 1.0,
+        stages: tuple[str, ...] = STAGES,
+        student_maps: Activation = "post",
+        teacher_maps: Activation = "post",
+        mid_channels: int = 512,
+        warmup_epochs: int = 0,
+        first_epoch: Literal[0, 1] = 0,
+    ) -> None:
+        super().__init__()
+        check_taps("stages", stages)
+        if mid_channels < 1 or warmup_epochs < 0:
+            raise ConfigError(
+                f"mid_channels ({mid_channels}) must be 1 or more, warmup_epochs ({warmup_epochs}) 0 or more"
+            )
+        self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
+        self._student_taps = tuple(_tap(stage, student_maps) for stage in stages)
+        self._teacher_taps = tuple(_tap(stage, teacher_maps) for stage in stages)
+        self._mid_channels, self._warmup_epochs, self._first_epoch = mid_channels, warmup_epochs, first_epoch
+
+    def build(self, setting: Setting) -> None:
+        """Make one fusion for each level, the deepest first."""
+        student = shapes_of(self._student_taps, setting.student_maps, whose="student")
+        teacher = shapes_of(self._teacher_taps, setting.teacher_maps, whose="teacher")
+        if setting.micro_batch < 2:
+            raise ConfigError(
+                "ReviewKD normalises the pooled embedding over the micro-batch, which must be 2 or more: got"
+                f" {setting.micro_batch}. Raise --batch or lower --micro-batches."
+            )
+        if setting.teacher_dim is None:
+            raise ConfigError("ReviewKD compares embeddings too: the teacher's dimensions must be known")
+        channels = (*(shape[0] for shape in student), setting.student_dim)
+        widths = (*(shape[0] for shape in teacher), setting.teacher_dim)
+        inner = min(self._mid_channels, setting.student_dim)
+        deepest_first = list(zip(channels, widths, strict=True))[::-1]
+        with seeded(setting.seed, "reviewkd"):
+            self.fusions = nn.ModuleList(
+                Fusion(c, inner, w, first=number == 0) for number, (c, w) in enumerate(deepest_first)
+            )
+
+    @property
+    def needs(self) -> Needs:
+        """The stages and the embedding of both networks."""
+        return Needs(
+            teacher=frozenset({"logits", "embedding", *self._teacher_taps}), student=frozenset(self._student_taps)
+        )
+
+    def forward(self, batch: MethodInput) -> Tensor:
+        """The sum over levels, times the warm-up's share."""
+        assert batch.student.embedding is not None
+        assert batch.taught.embedding is not None
+        student = [batch.student.features[tap] for tap in self._student_taps]
+        teacher = [batch.taught.features[tap] for tap in self._teacher_taps]
+        with as_computed(student[-1]):
+            reviewed = self._review(
+                [*student, batch.student.embedding[:, :, None, None]],
+                [t.shape[2:] for t in teacher] + [torch.Size((1, 1))],
+            )
+        targets = [*teacher, batch.taught.embedding[:, :, None, None]]
+        terms = [context_loss(in_float32(r), in_float32(t)) for r, t in zip(reviewed, targets, strict=True)]
+        return torch.stack(terms).sum() * self._share(batch.epoch)
+
+    def _review(self, maps: list[Tensor], sizes: list[torch.Size]) -> list[Tensor]:
+        """Each level's map in the teacher's shape, from the student's, shallow to deep as given."""
+        deeper, reviewed = None, []
+        for fusion, features, size in zip(self.fusions, maps[::-1], sizes[::-1], strict=True):
+            compared, deeper = fusion(features, deeper, size)
+            reviewed.append(compared)
+        return reviewed[::-1]
+
+    def _share(self, epoch: int) -> float:
+        if not self._warmup_epochs:
+            return 1.0
+        return min(1.0, (epoch + self._first_epoch) / self._warmup_epochs)
+
+
+class Fusion(nn.Module):
+    """Attention-based fusion of a level with what came from the deeper ones.
+
+    Args:
+        channels: of the student's map.
+        inner: channels in which levels are fused.
+        width: channels of the teacher's map.
+        first: the deepest level, with nothing to fuse.
+    """
+
+    def __init__(self, channels: int, inner: int, width: int, *, first: bool) -> None:
+        super().__init__()
+        self.inward = _normed(channels, inner, 1)
+        self.outward = _normed(inner, width, 3)
+        self.attention = None if first else nn.Sequential(nn.Conv2d(2 * inner, 2, 1), nn.Sigmoid())
+
+    def forward(self, features: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """The map to compare with the teacher's, of `size`, and the fused one for the next level."""
+        fused: Tensor = self.inward(features)
+        if self.attention is not None and deeper is not None:
+            deeper = _resize(deeper, features.shape[2:])
+            weights = self.attention(torch.cat((fused, deeper), dim=1))
+            fused = fused * weights[:, :1] + deeper * weights[:, 1:]
+        fused = _resize(fused, size)
+        return self.outward(fused), fused
+
+
+def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error of two (B, C, H, W) maps and of their averages over 4 x 4, 2 x 2, 1 x 1 grids.
+
+    The weights 1, 1/2, 1/4, ... are those of the grids smaller than the map, divided by their sum.
+    """
+    loss, share, total = mse_loss(student, teacher), 1.0, 1.0
+    for side in _POOLED_SIDES:
+        if side >= student.shape[2]:
+            continue
+        share /= 2
+        pooled = mse_loss(adaptive_avg_pool2d(student, side), adaptive_avg_pool2d(teacher, side))
+        loss, total = loss + share * pooled, total + share
+    return loss / total
+
+
+def _resize(features: Tensor, size: torch.Size) -> Tensor:
+    return features if features.shape[2:] == size else interpolate(features, (size[0], size[1]), mode="nearest")
+
+
+def _normed(channels: int, width: int, kernel: int) -> nn.Sequential:
+    layer = convolution(channels, width, kernel)
+    nn.init.kaiming_uniform_(layer.weight, a=1)
+    return nn.Sequential(layer, nn.BatchNorm2d(width))
+
+
+def _tap(stage: str, activation: Activation) -> str:
+    return stage if activation == "post" else f"{stage}.pre"
+
+
+METHOD = ReviewKD

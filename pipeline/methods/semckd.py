@@ -1,0 +1,158 @@
+"""SemCKD, cross-layer distillation with semantic calibration (Chen et al. 2021, arXiv:2012.03236).
+
+Legend: B batch, S stages of the student, T stages of the teacher, E = B // 4 dimensions of queries and keys.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu, softmax
+
+from pipeline.core.errors import ConfigError
+from pipeline.methods.base import R34_R18, Method, MethodInfo, MethodInput, Needs, Setting, Weights
+from pipeline.methods.parts import (
+    STAGES,
+    as_computed,
+    check_taps,
+    convolution,
+    in_float32,
+    pool_larger,
+    seeded,
+    shapes_of,
+)
+
+INFO = MethodInfo(paper="Chen et al. 2021, arXiv:2012.03236", published={R34_R18: "70.87 (README)"})
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "semckd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 50.0},
+    "simkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 400.0},  # its CIFAR-100 setting
+}
+
+_FACTOR = 4
+
+
+class SemCKD(Method):
+    """Every pair of a student's and a teacher's stage is regressed; each sample's attention weighs the pairs.
+
+    Attention compares rows of the stages' Gram matrices over the batch, through small networks whose INPUT DIMENSION IS
+    THE MICRO-BATCH: the parameters fit one micro-batch size (not one number of ranks), and training refuses another.
+
+    Every stage pair has a regression, so the trainable parts are large: 54.8 M parameters for ResNet-34 -> ResNet-18,
+    more than 850 M for a ResNet-50 teacher.
+
+    Args:
+        ce: weight of the cross-entropy.
+        kd: weight of the temperature-scaled divergence.
+        temperature: T of that divergence.
+        weight: of this term; 400 on CIFAR, 50 on ImageNet.
+        stages: the taps of both networks.
+        soft: divides the attention's logits, as in SimKD's code; 1 is SemCKD's own code.
+    """
+
+    def __init__(
+        self,
+        *,
+        ce: float = 1.0,
+        kd: float = 1.0,
+        temperature: float = 4.0,
+        weight: float = 50.0,
+        stages: tuple[str, ...] = STAGES,
+        soft: float = 1.0,
+    ) -> None:
+        super().__init__()
+        check_taps("stages", stages)
+        if soft <= 0:
+            raise ConfigError(f"soft must be above 0, got {soft}")
+        self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
+        self._stages, self._soft, self._micro_batch = tuple(stages), soft, 0
+
+    def build(self, setting: Setting) -> None:
+        """Make the attention for the micro-batch and the regressions for the stages' channels."""
+        student = shapes_of(self._stages, setting.student_maps, whose="student")
+        teacher = shapes_of(self._stages, setting.teacher_maps, whose="teacher")
+        size = self._micro_batch = setting.micro_batch
+        if size < _FACTOR:
+            raise ConfigError(f"SemCKD needs a micro-batch of {_FACTOR} samples or more, got {size}")
+        with seeded(setting.seed, "semckd"):
+            self.queries = nn.ModuleList(Embedding(size) for _ in student)
+            self.keys = nn.ModuleList(Embedding(size) for _ in teacher)
+            self.regressors = nn.ModuleList(nn.ModuleList(_regressor(s[0], t[0]) for t in teacher) for s in student)
+
+    @property
+    def needs(self) -> Needs:
+        """All stages of both networks."""
+        return Needs(teacher=frozenset({"logits", *self._stages}), student=frozenset(self._stages))
+
+    def forward(self, batch: MethodInput) -> Tensor:
+        """Sum over pairs of attention times mean squared error, over B S."""
+        self._check(len(batch.labels))
+        student = [batch.student.features[stage] for stage in self._stages]
+        teacher = [batch.taught.features[stage] for stage in self._stages]
+        attention_BST = self.attention(student, teacher)
+        errors_BST = torch.stack([self._errors(number, map_, teacher) for number, map_ in enumerate(student)], dim=1)
+        return (attention_BST * errors_BST).sum(dim=2).mean()
+
+    def attention(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        """(B, S, T), sums to 1 over the teacher's stages."""
+        queries_BSE = torch.stack([embed(_gram(s)) for embed, s in zip(self.queries, student, strict=True)], dim=1)
+        keys_BTE = torch.stack([embed(_gram(t)) for embed, t in zip(self.keys, teacher, strict=True)], dim=1)
+        return softmax(queries_BSE @ keys_BTE.transpose(1, 2) / self._soft, dim=2)
+
+    def _errors(self, number: int, source: Tensor, teacher: list[Tensor]) -> Tensor:
+        """(B, T) mean squared errors of the student's stage `number` against each of the teacher's."""
+        regressors = self.regressors[number]
+        assert isinstance(regressors, nn.ModuleList)
+        errors = []
+        for regressor, target in zip(regressors, teacher, strict=True):
+            pooled, goal = pool_larger(source, target)
+            with as_computed(pooled):
+                regressed = regressor(pooled)
+            errors.append((in_float32(regressed) - in_float32(goal)).square().flatten(1).mean(dim=1))
+        return torch.stack(errors, dim=1)
+
+    def _check(self, size: int) -> None:
+        if size != self._micro_batch:
+            raise ConfigError(
+                "SemCKD's attention is made for one micro-batch size, the input dimension of its small networks.\n"
+                f"  made for: {self._micro_batch}\n  found:    {size}\n"
+                "Keep --batch / --micro-batches as they were, or begin a new run."
+            )
+
+
+class Embedding(nn.Module):
+    """Linear, ReLU, linear, unit norm: (B, B) rows of a Gram matrix -> (B, B // 4).
+
+    SimKD's code has a second branch here that nothing calls; its parameters get no gradient, so it is left out.
+    """
+
+    def __init__(self, micro_batch: int) -> None:
+        super().__init__()
+        width = micro_batch // _FACTOR
+        self.linear1, self.linear2 = nn.Linear(micro_batch, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, B) -> (B, B // 4)."""
+        embedded: Tensor = self.linear2(relu(self.linear1(rows)))
+        return embedded / embedded.norm(dim=1, keepdim=True)
+
+
+def _gram(features: Tensor) -> Tensor:
+    rows = in_float32(features).flatten(1)
+    return rows @ rows.T
+
+
+def _regressor(channels: int, width: int) -> nn.Sequential:
+    inner = 2 * width
+    return nn.Sequential(
+        convolution(channels, inner),
+        nn.BatchNorm2d(inner),
+        nn.ReLU(),
+        convolution(inner, inner, 3),
+        nn.BatchNorm2d(inner),
+        nn.ReLU(),
+        convolution(inner, width),
+    )
+
+
+METHOD = SemCKD
