@@ -228,7 +228,7 @@ def _done() -> Future[None]:
 
 
 def _write_all(descriptor: int, array: np.ndarray, offset: int) -> None:
-    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     while data:
         count = os.pwrite(descriptor, data, offset)
         data, offset = data[count:], offset + count
