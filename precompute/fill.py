@@ -1,0 +1,216 @@
+"""A whole precompute job, in the order in which it happens.
+
+flags        --open-->     images, teacher, codecs; compared with the store where there is one
+probe        --measure-->  the teacher's top-1, noise floor, classifier; then the store is begun
+store        --missing-->  units of work (shards), dealt to independent jobs and to ranks
+unit         --loader-->   batches of pixels --teacher--> outputs --codecs--> a shard, written in a thread, sealed whole
+"""
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pipeline.core.dist import World, start_world, stop_world
+from pipeline.data.loader import Batch
+from pipeline.engine.journal import write_state
+from pipeline.engine.run_directory import begin_attempt, note_failure
+from pipeline.engine.signals import StopRequest
+from precompute.begin import begin_store
+from precompute.config import PrecomputeConfig, check_config, check_store_named, parse_part
+from precompute.endings import Pace, say_gray, with_remedy
+from precompute.pulse import Pulse, Totals
+from precompute.report import Report, say, show_end
+from precompute.requests import Feed
+from precompute.setting import Setting, check_names, describe_software, open_setting
+from precompute.store_folder import check_folder, finish_store, remove_old_leftovers
+from precompute.work import Unit, cut_units, deal, from_json, missing_units, take_part, to_json
+from precompute.writer import BackgroundWriter, Piece, copy_to_host
+from stores.layout import JOBS_FOLDER, ShardKey
+
+Outcome = Literal["done", "preempted"]
+
+
+def precompute(config: PrecomputeConfig) -> Outcome:
+    """Run the job, or go on with it, in this process as one of its ranks.
+
+    Returns:
+        "done", or "preempted" when a signal asked for an early end; the same command goes on.
+
+    Raises:
+        RefluxError: anything a user can mend; the job's state.json says the same.
+    """
+    check_config(config)
+    store, rank = check_store_named(config), int(os.environ.get("RANK", "0"))
+    folder = store / JOBS_FOLDER / parse_part(config.part).folder_name
+    stop = StopRequest()
+    stop.install()
+    try:
+        check_folder(store)
+        if not config.dry_run:
+            begin_attempt(folder, rank)
+        check_names(config)
+        world = start_world(config.device, config.threads)
+        with scratch_folder(world) if config.dry_run else _given(folder) as used:
+            outcome = _precompute(config, world, used, stop)
+    except BaseException as error:
+        failure = with_remedy(error, store)
+        if not config.dry_run:
+            note_failure(folder, failure, rank)
+        if failure is error:
+            raise
+        raise failure from error
+    stop_world(world)
+    return outcome
+
+
+def _precompute(config: PrecomputeConfig, world: World, folder: Path, stop: StopRequest) -> Outcome:
+    store, main = check_store_named(config), world.is_main
+    with open_setting(config, world, folder) as setting:
+        if config.dry_run:
+            _say_work(setting, find_work(setting))
+            return "done"
+        world.main_first(lambda: remove_old_leftovers(store))
+        begun = begin_store(setting, lambda: stop.raised)
+        if begun is None:
+            return _stopped(folder, stop.name, left="all", main=main)
+        setting, measured = begun
+
+        units = find_work(setting)
+        _say_work(setting, units)
+        shards, rows = (sum(count) for count in ([len(u.views) for u in units], [u.num_rows for u in units]))
+        with Report(enabled=main, shards=shards, rows=rows, folder=folder) as report:
+            with Pulse(world, stop, report.beat) as pulse:
+                own = deal(units, world.rank, world.size)
+                _fill(setting, own, pulse)
+                pulse.leave(_count_shards(missing_units(own, store)))
+            totals, seconds = pulse.totals, report.seconds
+        show_end(totals, views=config.views, seconds=seconds, enabled=main and totals.rows > 0)
+        if totals.left:
+            return _stopped(folder, pulse.stop_name, left=f"{totals.left}", main=main)
+        world.main_first(lambda: finish_store(store, replace(setting.manifest, measured=measured)))
+        _say_done(setting, folder, totals)
+    return "done"
+
+
+def find_work(setting: Setting) -> list[Unit]:
+    """This job's missing units, as rank 0 sees the store; the same list on every rank."""
+    config, world = setting.config, setting.world
+    found: list[list[int]] = []
+    if world.is_main:
+        units = cut_units(
+            config.all_views,
+            num_rows=len(setting.source.index),
+            shard_rows=config.shard_rows,
+            views_per_decode=config.views_per_decode,
+        )
+        found = to_json(missing_units(take_part(units, parse_part(config.part)), check_store_named(config)))
+    return from_json(world.gather(found)[0])
+
+
+def _fill(setting: Setting, units: list[Unit], pulse: Pulse) -> None:
+    with BackgroundWriter(
+        check_store_named(setting.config),
+        setting.manifest,
+        setting.codecs,
+        made_with=describe_software(setting.world),
+        on_written=pulse.count,
+    ) as writer:
+        with closing(_compute(setting, units, pulse)) as pieces:
+            for finish_copy in pieces:
+                writer.put(finish_copy())
+        writer.finish()
+
+
+def _compute(setting: Setting, units: list[Unit], pulse: Pulse) -> Generator[Callable[[], Piece], None, None]:
+    """Run the teacher; each piece is handed out when the next one is on its way, so that the device never waits."""
+    config, pace = setting.config, Pace(setting.config.batch)
+    feed = Feed(
+        units,
+        store=check_store_named(config),
+        loader=setting.loader,
+        batch=config.batch,
+        is_stopped=lambda: pulse.stop_name is not None,
+    )
+    late: deque[Callable[[], Piece]] = deque()
+    with closing(setting.loader.load(iter(feed))) as batches:
+        for batch in batches:
+            pulse.check()
+            unit = feed.begun[batch.step]
+            if pulse.stop_name is not None and not pace.can_finish(unit, batch.index):
+                break
+            say_gray(setting.source.index, batch.replaced)
+            for position in range(len(unit.views)):
+                late.append(_start_piece(setting, batch, unit, position))
+                if len(late) > 1:
+                    yield late.popleft()
+            pace.note_batch()
+    yield from late
+
+
+def _start_piece(setting: Setting, batch: Batch, unit: Unit, position: int) -> Callable[[], Piece]:
+    """Run the teacher on one view of a batch, in which the views of a sample lie side by side."""
+    own = slice(position, None, len(unit.views))
+    outputs = setting.teacher.outputs(batch.images[own])
+    both = {"logits": outputs.logits, "embedding": outputs.embedding}
+    kept = {codec.source for codec in setting.codecs}
+    landed = copy_to_host({name: value for name, value in both.items() if name in kept and value is not None})
+    key = ShardKey(unit.views[position], unit.start, unit.stop)
+    rows = batch.rows.part(own)
+    labels: np.ndarray = setting.source.index.labels[rows.ids]
+    return lambda: Piece(key, rows, labels, landed())
+
+
+@contextmanager
+def scratch_folder(world: World) -> Iterator[Path]:
+    """A temporary folder that all ranks of one machine share, for commands that write nothing."""
+    with tempfile.TemporaryDirectory() as own:
+        yield Path(world.gather(own)[0])
+        world.barrier()
+
+
+@contextmanager
+def _given(folder: Path) -> Iterator[Path]:
+    yield folder
+
+
+def _count_shards(units: list[Unit]) -> int:
+    return sum(len(unit.views) for unit in units)
+
+
+def _say_work(setting: Setting, units: list[Unit]) -> None:
+    config, world, index = setting.config, setting.world, setting.source.index
+    per_view = -(-len(index) // config.shard_rows)
+    part = parse_part(config.part)
+    share = "" if part.total == 1 else f" of part {part}"
+    left, rows = _count_shards(units), sum(unit.num_rows for unit in units)
+    say(
+        f"{config.teacher} at {config.resolution} px in {setting.manifest.teacher['precision']}:"
+        f" views {config.views} of {len(index):,} images, {per_view} shard(s) each, {config.keep}\n"
+        f"{left} shard(s){share} to make: {rows:,} rows, {rows * setting.row_bytes / 1e9:.2f} GB |"
+        f" {world.size} rank(s) on {world.device.type}, {world.threads} decoder thread(s) each",
+        enabled=world.is_main,
+    )
+
+
+def _say_done(setting: Setting, folder: Path, totals: Totals) -> None:
+    store, main = setting.config.store, setting.world.is_main
+    if main:
+        write_state(folder, "done", "", shards=totals.shards, rows=totals.rows)
+    say(
+        f"{store}: views {setting.config.views} are there; look at it with: python -m stores show {store}", enabled=main
+    )
+
+
+def _stopped(folder: Path, signal: str | None, *, left: str, main: bool) -> Outcome:
+    message = f"stopped by {signal or 'a signal'}: {left} shard(s) of this job are left; the same command goes on"
+    if main:
+        write_state(folder, "preempted", message)
+    say(message, enabled=main)
+    return "preempted"

@@ -1,0 +1,117 @@
+"""What a person sees of a precompute job: a bar on a terminal, plain lines elsewhere, a table at the end."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.engine.journal import write_state
+from precompute.pulse import Totals
+
+_LINE_EVERY_S, _STATE_EVERY_S = 5.0, 30.0
+
+
+class Report:
+    """Progress over all ranks, on rank 0; silent on the others.
+
+    Args:
+        enabled: whether this rank talks.
+        shards: shards that this job has to make.
+        rows: rows of them.
+        folder: the job's folder, for its state.json.
+    """
+
+    def __init__(self, *, enabled: bool, shards: int, rows: int, folder: Path) -> None:
+        self._enabled, self._shards, self._rows, self._folder = enabled, shards, rows, folder
+        self._console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
+        self._live = enabled and self._console.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+        self._bar = Progress(*columns, TimeElapsedColumn(), console=self._console)
+        self._task = self._bar.add_task("precompute", total=rows, note="")
+        self._started = self._last_line = self._last_state = time.monotonic()
+
+    def __enter__(self) -> "Report":
+        if self._live:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Since the first unit was begun."""
+        return time.monotonic() - self._started
+
+    def beat(self, totals: Totals) -> None:
+        """Show how far all ranks have come."""
+        if not self._enabled:
+            return
+        now, note = time.monotonic(), self._note(totals)
+        if self._live:
+            self._bar.update(self._task, completed=totals.rows, note=note)
+        elif now - self._last_line >= _LINE_EVERY_S:
+            self._last_line = now
+            self._console.print(f"precompute: {note}")
+        if now - self._last_state >= _STATE_EVERY_S:
+            self._last_state = now
+            with suppress(OSError):  # the writer meets the same disk, and says so
+                write_state(self._folder, "running", note)
+
+    def _note(self, totals: Totals) -> str:
+        speed = totals.rows / max(self.seconds, 1e-9)
+        left = f"{format_duration((self._rows - totals.rows) / speed)} left" if totals.rows else "starting"
+        return (
+            f"{totals.shards} of {self._shards} shards | {speed:,.0f} images/s |"
+            f" {totals.num_bytes / 1e9:.2f} GB written | {left}"
+        )
+
+
+def say(text: str, *, enabled: bool) -> None:
+    """One line; brackets in it are text."""
+    if enabled:
+        Console(soft_wrap=True, highlight=False).print(Text(text))
+
+
+def show_end(totals: Totals, *, views: str, seconds: float, enabled: bool) -> None:
+    """The table of what this job has done."""
+    if not enabled:
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    cells = {
+        "views": views,
+        "shards": f"{totals.shards:,}",
+        "rows": f"{totals.rows:,}",
+        "bytes": format_bytes(totals.num_bytes),
+        "seconds": f"{seconds:.1f}",
+        "images/s": f"{totals.rows / max(seconds, 1e-9):,.0f}",
+    }
+    for name in cells:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row(*cells.values())
+    Console().print(table)
+
+
+def format_bytes(size: float) -> str:
+    """12.3 MB and the like, in powers of 1,000."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.2f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"
+
+
+def format_duration(seconds: float) -> str:
+    """42 s, 12 min, 3.4 h, 2.1 days."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.1f} days"

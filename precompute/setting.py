@@ -1,0 +1,217 @@
+"""Everything a job works with, opened and checked before anything is computed: data, teacher, codecs, manifest."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.core.dist import World
+from pipeline.core.errors import ConfigError, StoreError
+from pipeline.data.backends.base import Backend, BackendOptions, Source
+from pipeline.data.backends.registry import open_backend
+from pipeline.data.datasets import open_train
+from pipeline.data.loader import Loader
+from pipeline.data.plan import PLAN_VERSION, Plan
+from pipeline.data.policies.registry import get_policy
+from pipeline.models.spec import parse_spec
+from pipeline.models.zoo import check_spec
+from precompute.config import PrecomputeConfig
+from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics, resolve_precision
+from stores.codecs.base import Codec
+from stores.codecs.registry import parse_codecs
+from stores.difference import first_difference
+from stores.errors import StoreFormatError
+from stores.index_file import read_manifest
+from stores.layout import STORE_FILE, VIEWS_FOLDER
+from stores.manifest import Manifest
+
+_ANY_WIDTH = 1 << 30
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a rank works with.
+
+    Attributes:
+        config: the job.
+        world: the ranks.
+        folder: where the job writes besides the store's own files: its state, indexes that had to be made.
+        source: the images.
+        loader: their views, on the device.
+        teacher: pixels to outputs.
+        codecs: what is kept of them.
+        manifest: the store's; until the store exists, a draft without measurements.
+    """
+
+    config: PrecomputeConfig
+    world: World
+    folder: Path
+    source: Source
+    loader: Loader
+    teacher: TeacherPass
+    codecs: tuple[Codec, ...]
+    manifest: Manifest
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row without label and checksums."""
+        return sum(codec.row_bytes for codec in self.codecs)
+
+    @property
+    def keeps_embedding(self) -> bool:
+        """Whether logits may have to be rebuilt from the store."""
+        return any(codec.source == "embedding" for codec in self.codecs)
+
+
+def check_names(config: PrecomputeConfig) -> None:
+    """Refuse unknown models, policies and codecs before any data are looked at.
+
+    Raises:
+        ConfigError: with what is known.
+    """
+    check_spec(parse_spec(config.teacher), role="teacher")
+    get_policy(config.policy)
+    _parse_codecs(config.keep, num_classes=_ANY_WIDTH, embedding_dim=_ANY_WIDTH)
+
+
+@contextmanager
+def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterator[Setting]:
+    """Open data and teacher, and compare with the store where there is one; closed at the end of the block.
+
+    Raises:
+        ConfigError: names, values, weights.
+        DataError: folders, files, indexes.
+        StoreError: the store is one of other data, views or teacher; both values are shown.
+    """
+    fix_numerics(world.device)
+    source, name = open_train(config.files(folder), config.running(), world)
+    if len(source.index) != source.index.num_parent:
+        raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
+    network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
+    codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
+    precision = resolve_precision(config.precision, world.device)
+    backend = open_backend(name, source, _backend_options(config, world))
+    try:
+        about_teacher = {
+            "weights_sha256": weights_sha256,
+            "precision": precision,
+            "num_classes": network.num_classes,
+            "embedding_dim": network.embedding_dim,
+        }
+        manifest = _checked(config, _draft(config, world, source, backend, codecs, about_teacher))
+        teacher = TeacherPass(
+            network,
+            device=world.device,
+            mean=config.mean,
+            std=config.std,
+            precision=precision,
+            batch=config.batch,
+            compiled=config.compile,
+        )
+        plan = Plan(get_policy(config.policy), config.plan_seed)
+        loader = Loader(source.index, plan, backend, world.device)
+        yield Setting(config, world, folder, source, loader, teacher, codecs, manifest)
+    finally:
+        backend.close()
+
+
+def has_store(store: Path | None) -> bool:
+    """Whether a store was begun in the folder."""
+    return store is not None and ((store / STORE_FILE).exists() or (store / VIEWS_FOLDER).exists())
+
+
+def describe_software(world: World) -> dict[str, Any]:
+    """What decides the low bits, for the record."""
+    on_cuda = world.device.type == "cuda"
+    return {
+        "reflux": version("reflux"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda if on_cuda else None,
+        "cudnn": torch.backends.cudnn.version() if on_cuda else None,
+        "device": torch.cuda.get_device_name(world.device) if on_cuda else platform.machine(),
+    }
+
+
+def _backend_options(config: PrecomputeConfig, world: World) -> BackendOptions:
+    return BackendOptions(
+        resolution=config.resolution,
+        num_threads=world.threads,
+        max_batch=config.batch * config.views_per_decode,
+        device=str(world.device),
+        on_bad_image=config.on_bad_image,
+        prefetch=3 if config.views_per_decode == 1 else 1,  # several views make one request large enough for all cores
+    )
+
+
+def _parse_codecs(keep: str, *, num_classes: int, embedding_dim: int) -> tuple[Codec, ...]:
+    try:
+        return parse_codecs(keep, num_classes=num_classes, embedding_dim=embedding_dim)
+    except StoreFormatError as error:
+        raise ConfigError(f"--keep: {error}") from error
+
+
+def _draft(
+    config: PrecomputeConfig,
+    world: World,
+    source: Source,
+    backend: Backend,
+    codecs: tuple[Codec, ...],
+    about_teacher: dict[str, Any],
+) -> Manifest:
+    return Manifest(
+        index_fingerprint=source.index.fingerprint,
+        num_rows=len(source.index),
+        classes=source.index.classes,
+        policy=get_policy(config.policy).to_json(),
+        plan_seed=config.plan_seed,
+        plan_version=PLAN_VERSION,
+        pixel_recipe=backend.pixel_recipe(),
+        teacher={
+            "name": config.teacher,
+            "seed": WEIGHTS_SEED,
+            "resolution": config.resolution,
+            "mean": list(config.mean),
+            "std": list(config.std),
+            "batch": config.batch,
+            "channels_last": True,
+            "compile": config.compile,
+            **about_teacher,
+        },
+        codecs=tuple(codec.to_json() for codec in codecs),
+        shard_rows=config.shard_rows,
+        made_with=describe_software(world),
+    )
+
+
+def _checked(config: PrecomputeConfig, draft: Manifest) -> Manifest:
+    """The manifest that stands in the store, or the draft where there is no store yet."""
+    store = config.store
+    if store is None or not has_store(store):
+        return draft
+    try:
+        there = read_manifest(store)
+    except StoreFormatError as error:
+        if (store / STORE_FILE).exists():
+            raise StoreError(str(error)) from error
+        return draft  # killed before its first file
+    difference = first_difference(there, _named_alike(draft, there))
+    if difference is None:
+        return there
+    raise StoreError(
+        f"{store} is the store of other teacher outputs: '{difference.entry}' differs.\n"
+        f"  store:    {difference.first}\n  this job: {difference.second}\n"
+        "Name another folder with --store, or give the flags that the store was begun with."
+    )
+
+
+def _named_alike(draft: Manifest, there: Manifest) -> Manifest:
+    """The same weights under another name, such as a file that was moved, are the same teacher."""
+    if draft.teacher["weights_sha256"] != there.teacher.get("weights_sha256"):
+        return draft
+    return replace(draft, teacher={**draft.teacher, "name": there.teacher.get("name")})

@@ -1,0 +1,53 @@
+"""The store's folder as a job finds it and leaves it."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.core.errors import ConfigError, StoreError
+from stores.atomic import is_temporary
+from stores.errors import StoreFormatError
+from stores.index_file import write_index
+from stores.layout import HEAD_FILE, JOBS_FOLDER, STORE_FILE, VIEWS_FOLDER
+from stores.manifest import Manifest
+
+_OWN = {HEAD_FILE, JOBS_FOLDER, STORE_FILE, VIEWS_FOLDER}
+_OLD_S = 900.0  # a living job writes a batch at least as often
+
+
+def check_folder(store: Path) -> None:
+    """Refuse a folder that holds something else: nothing of it is touched.
+
+    Raises:
+        ConfigError: not a folder, or entries that no store has.
+    """
+    if store.exists() and not store.is_dir():
+        raise ConfigError(f"--store {store} is a file; name a folder")
+    found = [entry.name for entry in store.iterdir() if not is_temporary(entry)] if store.is_dir() else []
+    foreign = sorted(set(found) - _OWN)
+    if foreign and STORE_FILE not in found:
+        raise ConfigError(
+            f"--store {store} exists and is not a store of Reflux (no {STORE_FILE}; it holds {foreign[:5]}).\n"
+            "Nothing is overwritten: choose another folder."
+        )
+
+
+def remove_old_leftovers(store: Path) -> None:
+    """Remove shards that killed jobs left half written; files that a living job may be writing stay."""
+    for folder in (store, store / VIEWS_FOLDER):
+        for path in folder.glob(".*.tmp" if folder == store else "*/.*.tmp"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > _OLD_S:
+                    path.unlink()
+
+
+def finish_store(store: Path, manifest: Manifest) -> None:
+    """Make store.h5 again from all shards that are there, whichever job made them.
+
+    Raises:
+        StoreError: a foreign shard, or a folder that cannot be written.
+    """
+    try:
+        write_index(store, manifest)
+    except StoreFormatError as error:
+        raise StoreError(str(error)) from error
