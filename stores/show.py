@@ -107,8 +107,8 @@ def _size(path: Path) -> int:
 
 
 def _codecs(manifest: Manifest) -> list[str]:
-    codecs = [codec_from_json(fields) for fields in manifest.codecs]
-    return [f"{_text(codec.to_json())}: {codec.row_bytes:,} bytes a row" for codec in codecs]
+    codecs = [(codec_from_json(fields), dict(fields)) for fields in manifest.codecs]
+    return [f"{fields.pop('id')}: {codec.row_bytes:,} bytes a row, {_text(fields)}" for codec, fields in codecs]
 
 
 def _top1(manifest: Manifest) -> str:

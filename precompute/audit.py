@@ -1,0 +1,212 @@
+"""Compute random rows of a store again, from images and teacher, and compare: what checksums cannot say.
+
+A row's bits depend on the batch size, not on what else is in the batch, so rows go through the teacher in batches of
+the store's size: on the software and hardware that made the store nothing but the codec's rounding is left.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pipeline.core.command import OnProgress
+from pipeline.core.config import Files, Running
+from pipeline.core.dist import World, start_world
+from pipeline.core.errors import ConfigError, StoreError
+from pipeline.data.backends.base import Backend, BackendOptions, Source
+from pipeline.data.backends.registry import open_backend
+from pipeline.data.datasets import open_train
+from pipeline.data.index import Index
+from pipeline.data.order import permutation
+from pipeline.data.plan import PLAN_VERSION, Plan, PlanRows
+from pipeline.data.policies.registry import from_json
+from precompute.comparison import CodecFigures, Recomputed, compare_keys, compare_logits, join_figures, read_stored
+from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
+from stores.errors import StoreFormatError
+from stores.index_file import read_head
+from stores.manifest import Manifest
+from stores.problems import Problem
+from stores.reader import StoreReader, open_store
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """What is compared with what.
+
+    Attributes:
+        teacher: model, as NAME@WEIGHTS; the weights must be the store's.
+        data: folder with train/.
+        train_dir: training images, where they are not DATA/train.
+        index: index file of the training images.
+        beton: FFCV file with the training images.
+        num_rows: rows to compute again.
+        seed: which rows.
+        backend: what makes pixels; "auto" is what made the store's, another one is compared within the same bounds.
+        device: where the teacher runs.
+        threads: decoder threads, None for all cores.
+    """
+
+    teacher: str
+    data: Path | None = None
+    train_dir: Path | None = None
+    index: Path | None = None
+    beton: Path | None = None
+    num_rows: int = 64
+    seed: int = 0
+    backend: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What was compared, and what is not as it was stored.
+
+    Attributes:
+        num_rows: rows that were computed again.
+        figures: one entry per codec.
+        problems: rows that differ by more than is allowed.
+    """
+
+    num_rows: int
+    figures: tuple[CodecFigures, ...]
+    problems: list[Problem]
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        head = f"{self.num_rows:,} rows computed again: labels and plan compared exactly, logits within their bounds"
+        return [head] + [
+            f"  {one.codec}: nearest to its bound: off by {one.max_abs:.3g}, allowed {one.allowed:.3g};"
+            f" KL mean {one.kl_mean:.3g}, greatest {one.kl_max:.3g}"
+            for one in self.figures
+        ]
+
+
+def audit(store: Path, settings: AuditSettings, *, on_progress: OnProgress) -> AuditReport:
+    """Compute rows of complete views again and compare label, plan_crc and logits with what is stored.
+
+    A logit may differ by the codec's own bound and ten times the noise floor that precompute measured.
+
+    Raises:
+        ConfigError: data not named, a teacher that cannot be built.
+        DataError: folders, files, images.
+        StoreError: the store is of other data, pixels or weights (both values are shown), or cannot be read.
+    """
+    if settings.num_rows < 1:
+        raise ConfigError(f"--rows must be above 0, got {settings.num_rows}")
+    world = start_world(settings.device, settings.threads)
+    fix_numerics(world.device)
+    with _store_errors(), tempfile.TemporaryDirectory() as folder:
+        reader = open_store(store)
+        source, name = open_train(*_data(settings, reader.manifest, Path(folder)), world)
+        _check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
+        _check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
+        teacher = _teacher(settings, reader.manifest, world)
+        with closing(_open_backend(settings, name, source, reader.manifest, world)) as backend:
+            rows = _draw_rows(reader, settings)
+            return _compare(reader, rows, source.index, backend, teacher, on_progress)
+
+
+def _data(settings: AuditSettings, manifest: Manifest, folder: Path) -> tuple[Files, Running]:
+    """Where images come from; an index that has to be made goes to `folder`."""
+    backend = str(manifest.pixel_recipe.get("backend")) if settings.backend == "auto" else settings.backend
+    files = Files(
+        out=folder,
+        data=settings.data,
+        train_dir=settings.train_dir,
+        train_index=settings.index,
+        beton=settings.beton,
+    )
+    return files, Running(backend=backend, synthetic_samples=manifest.num_rows, synthetic_classes=len(manifest.classes))
+
+
+def _teacher(settings: AuditSettings, manifest: Manifest, world: World) -> TeacherPass:
+    recorded = manifest.teacher
+    network, weights_sha256 = build_teacher(settings.teacher, num_classes=len(manifest.classes))
+    _check_same(f"weights of {settings.teacher}", recorded["weights_sha256"], weights_sha256)
+    return TeacherPass(
+        network,
+        device=world.device,
+        mean=tuple(recorded["mean"]),
+        std=tuple(recorded["std"]),
+        precision=recorded["precision"],
+        batch=int(recorded["batch"]),
+        compiled=bool(recorded.get("compile", False)),
+    )
+
+
+def _open_backend(settings: AuditSettings, name: str, source: Source, manifest: Manifest, world: World) -> Backend:
+    resolution, batch = (int(manifest.teacher[entry]) for entry in ("resolution", "batch"))
+    backend = open_backend(name, source, BackendOptions(resolution, world.threads, batch, str(world.device)))
+    if settings.backend == "auto" and backend.pixel_recipe() != manifest.pixel_recipe:
+        backend.close()
+        raise StoreError(
+            "the store's pixels were made in another way than this machine's. Name the --backend to compare all the"
+            f" same.\n  store: {manifest.pixel_recipe}\n  here:  {backend.pixel_recipe()}"
+        )
+    return backend
+
+
+def _draw_rows(reader: StoreReader, settings: AuditSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Views and sample ids, (B,) int64 each: as many of each complete view, in the order of the store."""
+    views, num_rows = reader.complete_views(), reader.manifest.num_rows
+    if not views:
+        raise StoreError(f"{reader.path} has no complete view yet: let the store's precompute command end first")
+    drawn = permutation(len(views), settings.seed, 0)
+    shares = np.diff(np.linspace(0, settings.num_rows, len(views) + 1).astype(np.int64))
+    counts = {views[place]: min(int(share), num_rows) for place, share in zip(drawn, shares, strict=True)}
+    ids = [np.sort(permutation(num_rows, settings.seed, view)[: counts[view]]) for view in views]
+    return np.repeat(views, [len(part) for part in ids]).astype(np.int64), np.concatenate(ids)
+
+
+def _compare(
+    reader: StoreReader,
+    rows: tuple[np.ndarray, np.ndarray],
+    index: Index,
+    backend: Backend,
+    teacher: TeacherPass,
+    on_progress: OnProgress,
+) -> AuditReport:
+    head, figures, sizes, problems = read_head(reader.path), [], [], []
+    for now in _recompute(reader.manifest, rows, index, backend, teacher):
+        stored = read_stored(reader, now.views, now.ids)
+        problems += compare_keys(reader.path, reader, stored, now)
+        compared = [compare_logits(reader.path, reader, codec, head, stored, now) for codec in reader.codecs]
+        figures.append([figure for figure, _ in compared])
+        problems += [problem for _, found in compared for problem in found]
+        sizes.append(len(now.ids))
+        on_progress(sum(sizes), len(rows[1]))
+    joined = tuple(join_figures(parts, sizes) for parts in zip(*figures, strict=True))
+    return AuditReport(len(rows[1]), joined, problems)
+
+
+def _recompute(
+    manifest: Manifest, rows: tuple[np.ndarray, np.ndarray], index: Index, backend: Backend, teacher: TeacherPass
+) -> Iterator[Recomputed]:
+    plan, (views, ids) = Plan(from_json(manifest.policy), manifest.plan_seed), rows
+    at = index.rows_of(ids)
+    planned = plan.rows(ids, views, index.widths[at], index.heights[at])
+    parts = [slice(start, start + teacher.batch) for start in range(0, len(ids), teacher.batch)]
+    requests: list[PlanRows] = [planned.part(part) for part in parts]
+    for part, request, pixels in zip(parts, requests, backend.stream(iter(requests)), strict=True):
+        logits = teacher.outputs(pixels.images.to(teacher.device)).logits.cpu().numpy()
+        yield Recomputed(request.views, request.ids, index.labels[at[part]], request.crc(), logits)
+
+
+def _check_same(what: str, stored: object, here: object) -> None:
+    if stored != here:
+        raise StoreError(
+            f"the {what} must be the store's, to compute its rows again.\n  store: {stored}\n  here:  {here}"
+        )
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except StoreFormatError as error:
+        raise StoreError(str(error)) from error
