@@ -14,7 +14,11 @@ from pipeline.engine.journal import read_lines
 from stores.atomic import publish
 
 _VIEWS = 7
-_RUNS = {"teacher": "teacher, from labels", "labels": "student, from labels", "distilled": "student, distilled"}
+_RUNS = {
+    "teacher": "teacher, from labels",
+    "labels": "student, from labels",
+    "distilled": "student, distilled from the store",
+}
 
 
 def draw_picture(out: Path) -> None:

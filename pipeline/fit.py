@@ -3,7 +3,8 @@
 dataset index   --order-->   sample ids, dealt to ranks by micro-batch
 ids, views      --plan-->    boxes, flips
 ids + plan      --backend--> pixels --to device, normalise--> batch
-batch           --teacher--> teacher outputs
+ids, views      --store----> the teacher's rows, while pixels are decoded
+batch           --teacher--> teacher outputs: rows decoded, or the network run
 batch + outputs --one module: student + method--> loss terms --> optimiser step
 """
 
@@ -26,11 +27,13 @@ from pipeline.data.policies.registry import get_policy
 from pipeline.engine.checkpoint import find_latest
 from pipeline.engine.dry_run import dry_run
 from pipeline.engine.networks import build_networks, check_names
+from pipeline.engine.pixel_check import check_pixels
 from pipeline.engine.resolve import resolve
 from pipeline.engine.run_directory import (
     begin_attempt,
     check_fingerprints,
     check_same_run,
+    fingerprints,
     note_failure,
     read_saved_config,
     save_config,
@@ -39,6 +42,9 @@ from pipeline.engine.run_directory import (
 from pipeline.engine.session import Job, Outcome, Session
 from pipeline.engine.signals import StopRequest
 from pipeline.engine.step import build_train_step
+from pipeline.engine.teacher_choice import StoredOutputs, choose_teacher
+from pipeline.teachers.staging import ViewStager
+from pipeline.teachers.stored import RowFetcher
 
 
 def fit(config: RunConfig) -> Outcome:
@@ -83,29 +89,32 @@ def _read_saved_config(run: Path, rank: int) -> RunConfig | None:
 
 def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: World) -> Outcome:
     data = open_datasets(config, world)
-    config = resolve(config, saved, data, world)
+    choice = choose_teacher(config, saved, data.train.index, world)
+    config = resolve(config, saved, data, choice, world)
     if saved is not None:
         check_same_run(saved, config, config.files.out)
 
-    order = _order(config, data)
+    order = build_order(config, data)
     num_own = len(order.deal(world.rank, world.size))
     total_steps = order.steps_per_epoch * config.optimisation.epochs
     total_steps = min(total_steps, config.optimisation.max_steps or total_steps)
 
     with (
-        closing(_loader(config, data, world, order, split="train")) as train_loader,
-        closing(_loader(config, data, world, order, split="val")) as val_loader,
+        closing(build_loader(config, data, world, order, split="train", stored=choice.stored)) as train_loader,
+        closing(build_loader(config, data, world, order, split="val")) as val_loader,
     ):
-        networks = build_networks(config, num_classes=len(data.train.index.classes), world=world)
+        if choice.stored is not None:
+            check_pixels(config, choice.stored, data.train, train_loader, world)
+        networks = build_networks(config, choice, index=data.train.index, world=world)
         train_step = build_train_step(config, networks, order, world)
         train_step.settle(order.micro_batch, config.views.resolution)
         state, problems = find_latest(config.files.out)
         if state is not None:
-            check_fingerprints(state, train=data.train.index.fingerprint, val=data.val.index.fingerprint)
-        job = Job(config, world, data, order, val_loader, networks.prepare, train_step, stop, total_steps)
+            check_fingerprints(state, fingerprints(data, choice))
+        job = Job(config, world, data, choice, order, val_loader, networks.prepare, train_step, stop, total_steps)
         if config.running.dry_run:
             with closing(_training(job, train_loader, 0)) as batches:
-                dry_run(job, batches, num_own, networks.teacher_parameters)
+                dry_run(job, batches, num_own, networks.teacher)
             return "done"
         world.main_first(lambda: save_config(config, config.files.out))
         with Session(job, state, problems) as session:
@@ -117,7 +126,8 @@ def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: W
             return session.finish()
 
 
-def _order(config: RunConfig, data: Datasets) -> Order:
+def build_order(config: RunConfig, data: Datasets) -> Order:
+    """The order of a resolved configuration's training."""
     num_micro_batches = config.optimisation.micro_batches
     assert num_micro_batches is not None, "resolve() has set it"
     return Order(
@@ -135,7 +145,16 @@ def _training(job: Job, loader: Loader, start_step: int) -> Generator[Batch, Non
     )
 
 
-def _loader(config: RunConfig, data: Datasets, world: World, order: Order, *, split: str) -> Loader:
+def build_loader(
+    config: RunConfig,
+    data: Datasets,
+    world: World,
+    order: Order,
+    *,
+    split: str,
+    stored: StoredOutputs | None = None,
+) -> Loader:
+    """The loader of "train" or "val" views; close it. With `stored`, batches bring the teacher's rows along."""
     training, views, running = split == "train", config.views, config.running
     source = data.train if training else data.val
     backend = open_backend(
@@ -151,4 +170,13 @@ def _loader(config: RunConfig, data: Datasets, world: World, order: Order, *, sp
         ),
     )
     plan = Plan(get_policy(views.policy if training else views.val_policy), views.plan_seed)
-    return Loader(source.index, plan, backend, world.device, views.num_views if training else 1)
+    fetch = None if stored is None else _fetcher(config, stored, world)
+    return Loader(source.index, plan, backend, world.device, views.num_views if training else 1, fetch)
+
+
+def _fetcher(config: RunConfig, stored: StoredOutputs, world: World) -> RowFetcher:
+    folder, stager = config.files.stage, None
+    if folder is not None:
+        stager = ViewStager(stored.reader, folder, views=stored.views, num_views=config.views.num_views)
+    pinned = world.device.type == "cuda"
+    return RowFetcher(stored.reader, fields=stored.fields, views=stored.views, pinned=pinned, stager=stager)

@@ -13,6 +13,7 @@ from pipeline.core.errors import ConfigError
 
 Amp = Literal["auto", "off", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+TeacherSource = Literal["auto", "stored", "online", "hybrid"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Files:
         beton: FFCV file with the training images; needs no folder.
         val_beton: FFCV file with the validation images.
         subset: part of the training data: a share such as 10%, or class names joined by commas.
+        store: folder with teacher outputs, filled by `python -m precompute`.
+        stage: folder on fast local storage (a local disk, /dev/shm) to which the next epoch's view is copied meanwhile.
         trace: folder for one JSON line per rank and step: ids, plan and pixel checksums.
     """
 
@@ -41,6 +44,8 @@ class Files:
     beton: Path | None = None
     val_beton: Path | None = None
     subset: str | None = None
+    store: Path | None = None
+    stage: Path | None = None
     trace: Path | None = None
 
 
@@ -71,6 +76,25 @@ class Views:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     teacher_mean: tuple[float, float, float] | None = None
     teacher_std: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Where the teacher's outputs come from.
+
+    Attributes:
+        teacher_source: stored rows, the online network, or hybrid: stored views from the store, others online. auto is
+            stored where the store holds what the method needs; else it says what is missing and runs online.
+        store_io: how rows are read: memory map, pread, or auto (pread on network file systems).
+        check_rows: compare the checksum of every row that is read.
+        max_divergence: greatest mean KL (nats) between stored rows and the teacher on this run's pixels, measured where
+            they are made otherwise than the store's (default: ten times the store's noise floor).
+    """
+
+    teacher_source: TeacherSource = "auto"
+    store_io: Literal["auto", "mmap", "pread"] = "auto"
+    check_rows: bool = True
+    max_divergence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -184,12 +208,14 @@ class Settings:
 
     Attributes:
         views: what the networks see.
+        teaching: where the teacher's outputs come from.
         optimisation: how the weights move.
         numerics: precision and determinism.
         running: how the job runs.
     """
 
     views: Views = field(default_factory=Views)
+    teaching: Teaching = field(default_factory=Teaching)
     optimisation: Optimisation = field(default_factory=Optimisation)
     numerics: Numerics = field(default_factory=Numerics)
     running: Running = field(default_factory=Running)
@@ -214,6 +240,7 @@ class RunConfig:
     files: Files
     method_args: dict[str, Any] = field(default_factory=dict)
     views: Views = field(default_factory=Views)
+    teaching: Teaching = field(default_factory=Teaching)
     optimisation: Optimisation = field(default_factory=Optimisation)
     numerics: Numerics = field(default_factory=Numerics)
     running: Running = field(default_factory=Running)
@@ -234,7 +261,8 @@ class RunConfig:
 FREE_FIELDS = frozenset(
     {
         *(f"files.{name}" for name in ("out", "data", "train_dir", "val_dir", "train_index", "val_index")),
-        *(f"files.{name}" for name in ("beton", "val_beton", "trace")),
+        *(f"files.{name}" for name in ("beton", "val_beton", "store", "stage", "trace")),
+        *(f"teaching.{name}" for name in ("store_io", "check_rows", "max_divergence")),
         *(f"running.{name}" for name in ("threads", "prefetch", "checkpoint_every", "keep", "log_every", "dry_run")),
         *(f"running.{name}" for name in ("on_bad_image", "eval_every")),
         "optimisation.max_steps",
@@ -272,12 +300,23 @@ def check_config(config: RunConfig) -> None:
     ):
         if value is not None:
             _positive(name, value)
+    _check_teaching(config)
     if optimisation.nesterov and (optimisation.optimizer != "sgd" or optimisation.momentum == 0):
         raise ConfigError("--nesterov needs --optimizer sgd and a momentum above 0")
     if optimisation.ema_decay is not None and not 0 < optimisation.ema_decay < 1:
         raise ConfigError(f"--ema-decay must lie between 0 and 1, got {optimisation.ema_decay}")
     if not 0 <= optimisation.label_smoothing < 1:
         raise ConfigError(f"--label-smoothing must lie in 0..1, got {optimisation.label_smoothing}")
+
+
+def _check_teaching(config: RunConfig) -> None:
+    store, teaching = config.files.store, config.teaching
+    if store is None and teaching.teacher_source in ("stored", "hybrid"):
+        raise ConfigError(f"--teacher-source {teaching.teacher_source} reads a store: give --store DIR")
+    if store is None and config.files.stage is not None:
+        raise ConfigError("--stage copies views of a store: give --store DIR")
+    if teaching.max_divergence is not None and not teaching.max_divergence >= 0:
+        raise ConfigError(f"--max-divergence is a KL divergence, 0 or more; got {teaching.max_divergence}")
 
 
 def _positive(name: str, value: float) -> None:

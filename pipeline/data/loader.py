@@ -6,7 +6,9 @@ What is loaded is a function of the global step alone; this module holds no stat
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,6 +33,8 @@ class Batch:
         ids: (B,) int64 on the device.
         replaced: ids of images that are gray because they could not be decoded.
         wait_s: seconds that the consumer waited for it.
+        stored: the teacher's rows for these views, (B, ...) by the name of the store's field, on the device; empty
+            where there are none.
     """
 
     step: int
@@ -42,6 +46,7 @@ class Batch:
     ids: torch.Tensor
     replaced: tuple[int, ...]
     wait_s: float
+    stored: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,16 @@ class Request:
     micro_batch: MicroBatch
     rows: PlanRows
     labels: np.ndarray
+
+
+class Fetch(Protocol):
+    """Fetches what goes with a request while its pixels are decoded."""
+
+    def __call__(self, request: Request) -> Future[dict[str, torch.Tensor]] | None:
+        """Begin; None where nothing goes with it."""
+
+    def close(self) -> None:
+        """End its threads."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ class Loader:
         backend: their pixels.
         device: where batches are wanted.
         num_views: views in rotation, or None for a new one every epoch.
+        fetch: begins to fetch stored teacher rows; called as soon as a request is known.
     """
 
     index: Index
@@ -70,35 +86,42 @@ class Loader:
     backend: Backend
     device: torch.device
     num_views: int | None = None
+    fetch: Fetch | None = None
 
     def training(
         self, order: Order, *, rank: int, world_size: int, start_step: int, stop_step: int
     ) -> Generator[Batch, None, None]:
         """The micro-batches that `rank` runs from `start_step` up to (not including) `stop_step`, in order."""
         deal = order.deal(rank, world_size)
-        return self._load(self.plan_requests(_dealt(order, deal, start_step, stop_step)))
+        return self.load(self.plan_requests(_dealt(order, deal, start_step, stop_step)))
 
     def evaluation(self, batch: int, *, rank: int, world_size: int) -> Generator[Batch, None, None]:
         """Every sample of the index once over all ranks, in batches cut at the same places for every world size."""
         starts = range(rank * batch, len(self.index), world_size * batch)
         parts = (MicroBatch(start // batch, 0, 0, self.index.ids[start : start + batch]) for start in starts)
-        return self._load(self.plan_requests(parts))
+        return self.load(self.plan_requests(parts))
 
     def close(self) -> None:
-        """Close the backend."""
+        """Close the backend, and end fetching."""
         self.backend.close()
+        if self.fetch is not None:
+            self.fetch.close()
 
     def plan_requests(self, micro_batches: Iterable[MicroBatch]) -> Iterator[Request]:
         """Look up sizes and draw the plan, one request per micro-batch."""
-        for micro_batch in micro_batches:
-            ids = micro_batch.ids
-            at = self.index.rows_of(ids)
-            views = views_of_epoch(micro_batch.epoch, ids, self.num_views)
-            rows = self.plan.rows(ids, views, self.index.widths[at], self.index.heights[at])
-            yield Request(micro_batch, rows, self.index.labels[at].astype(np.int64))
+        return (self.request(micro_batch) for micro_batch in micro_batches)
 
-    def _load(self, requests: Iterator[Request]) -> Generator[Batch, None, None]:
-        loaded = _join(requests, self.backend, self.device)
+    def request(self, micro_batch: MicroBatch, *, view: int | None = None) -> Request:
+        """The request of one micro-batch, in its epoch's view or another one."""
+        ids = micro_batch.ids
+        at = self.index.rows_of(ids)
+        views = views_of_epoch(micro_batch.epoch, ids, self.num_views) if view is None else np.full(len(ids), view)
+        rows = self.plan.rows(ids, views, self.index.widths[at], self.index.heights[at])
+        return Request(micro_batch, rows, self.index.labels[at].astype(np.int64))
+
+    def load(self, requests: Iterator[Request]) -> Generator[Batch, None, None]:
+        """The batches of any requests, in their order; requests are drawn ahead, perhaps in another thread."""
+        loaded = _join(requests, self.backend, self.device, self.fetch)
         return loaded if self.device.type == "cpu" else _copy_ahead(loaded, self.device)
 
 
@@ -127,13 +150,15 @@ def _dealt(order: Order, deal: range, start_step: int, stop_step: int) -> Iterat
         yield from order.micro_batches(permuted, step, deal)
 
 
-def _join(requests: Iterator[Request], backend: Backend, device: torch.device) -> Generator[Batch, None, None]:
+def _join(
+    requests: Iterator[Request], backend: Backend, device: torch.device, fetch: Fetch | None
+) -> Generator[Batch, None, None]:
     """Pair each request with its pixels; requests are drawn by the backend, ahead and perhaps in its own thread."""
-    drawn: deque[Request] = deque()
+    drawn: deque[tuple[Request, Future[dict[str, torch.Tensor]] | None]] = deque()
 
     def remember() -> Iterator[PlanRows]:
         for request in requests:
-            drawn.append(request)
+            drawn.append((request, None if fetch is None else fetch(request)))
             yield request.rows
 
     pixels = backend.stream(remember())
@@ -143,8 +168,13 @@ def _join(requests: Iterator[Request], backend: Backend, device: torch.device) -
             images = next(pixels, None)
             if images is None:
                 return
-            yield _batch(drawn.popleft(), images, device, time.perf_counter() - asked)
+            request, fetching = drawn.popleft()
+            stored = {} if fetching is None else fetching.result()
+            yield replace(_batch(request, images, device, time.perf_counter() - asked), stored=stored)
     finally:
+        for _, fetching in drawn:
+            if fetching is not None:
+                fetching.cancel()
         close = getattr(pixels, "close", None)
         if close is not None:
             close()
@@ -188,14 +218,15 @@ def _start_copy(batch: Batch, device: torch.device, side: torch.cuda.Stream) -> 
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
         copied = {name: getattr(batch, name).to(device, non_blocking=True) for name in ("images", "labels", "ids")}
+        stored = {name: rows.to(device, non_blocking=True) for name, rows in batch.stored.items()}
         done = torch.cuda.Event()
         done.record(side)
-    return Batch(**{**batch.__dict__, **copied}), done
+    return replace(batch, stored=stored, **copied), done
 
 
 def _finish_copy(batch: Batch, done: torch.cuda.Event, device: torch.device) -> Batch:
     current = torch.cuda.current_stream(device)
     current.wait_event(done)
-    for tensor in (batch.images, batch.labels, batch.ids):
+    for tensor in (batch.images, batch.labels, batch.ids, *batch.stored.values()):
         tensor.record_stream(current)
     return batch

@@ -6,15 +6,17 @@ from itertools import islice
 
 import torch
 
+from pipeline.core.config import RunConfig
 from pipeline.data.loader import Batch
 from pipeline.engine.console import RunConsole
 from pipeline.engine.optim import learning_rate
 from pipeline.engine.session import Job
+from pipeline.teachers.base import Teacher
 
 _WARM_STEPS, _TIMED_STEPS = 2, 4
 
 
-def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher_parameters: int) -> None:
+def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher: Teacher | None) -> None:
     """Run a few steps on real data, then print sizes, schedule, speed, hours and memory."""
     seconds, done = _time_steps(job, batches, num_own)
     if not job.world.is_main:
@@ -26,7 +28,7 @@ def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher_parameters
         ("train images, classes", f"{len(job.data.train.index):,}, {len(job.data.train.index.classes):,}"),
         ("val images", f"{len(job.data.val.index):,}"),
         ("student", f"{config.student}, {_millions(job.train_step.distiller.parameters())}"),
-        ("teacher", f"{config.teacher}, {teacher_parameters / 1e6:.2f} M parameters" if config.teacher else "none"),
+        ("teacher", _describe(config, teacher)),
         ("ranks, micro-batches", f"{job.world.size}, {order.num_micro_batches} of {order.micro_batch} images"),
         ("steps", f"{total:,} ({per_epoch:,} an epoch)"),
         ("learning rate", f"{rates[0]} at first, {rates[1]} half-way, {rates[2]} at last"),
@@ -61,6 +63,13 @@ def _finish(job: Job) -> None:
     if job.world.device.type == "cuda":
         torch.cuda.synchronize(job.world.device)
     job.world.barrier()
+
+
+def _describe(config: RunConfig, teacher: Teacher | None) -> str:
+    if teacher is None:
+        return "none"
+    size = f", {teacher.num_parameters / 1e6:.2f} M parameters" if teacher.num_parameters else ""
+    return f"{config.teacher}{size}, {config.teaching.teacher_source}"
 
 
 def _millions(parameters: Iterator[torch.nn.Parameter]) -> str:

@@ -3,20 +3,28 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from pipeline.core.config import RunConfig
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
+from pipeline.data.index import Index
 from pipeline.data.loader import normalise
 from pipeline.data.policies.registry import get_policy
 from pipeline.engine.distiller import Distiller, StudentNumerics
+from pipeline.engine.teacher_choice import StoredOutputs, TeacherChoice
+from pipeline.methods.base import Needs, Setting
 from pipeline.methods.registry import build_method
-from pipeline.models.outputs import Outputs
+from pipeline.models.network import Network
+from pipeline.models.norms import norm_before
 from pipeline.models.spec import parse_spec
+from pipeline.models.weights import fingerprint_of_weights
 from pipeline.models.zoo import build_network, check_spec
-from pipeline.teachers.online import OnlineTeacher
+from pipeline.teachers.base import Teacher
+from pipeline.teachers.online import OnlineTeacher, OnlineViews
+from pipeline.teachers.stored import HybridTeacher, StoredTeacher
 
 _OUTPUTS = frozenset({"logits", "embedding", "head"})
 
@@ -28,14 +36,12 @@ class Networks:
     Attributes:
         distiller: student and method, on the device.
         prepare: pixels to the student's normalised images.
-        teach: pixels to teacher outputs; None where the method needs none.
-        teacher_parameters: their number.
+        teacher: gives teacher outputs; None where the method needs none.
     """
 
     distiller: Distiller
     prepare: Callable[[torch.Tensor], torch.Tensor]
-    teach: Callable[[torch.Tensor], Outputs] | None
-    teacher_parameters: int
+    teacher: Teacher | None
 
 
 def check_names(config: RunConfig) -> None:
@@ -47,16 +53,17 @@ def check_names(config: RunConfig) -> None:
     needs = build_method(config.method, config.method_args).needs
     if needs.teacher and config.teacher is None:
         raise ConfigError(f"method '{config.method}' needs a teacher: give --teacher NAME@WEIGHTS")
-    if not needs.teacher and config.teacher is not None:
-        raise ConfigError(f"method '{config.method}' learns from labels alone: leave out --teacher {config.teacher}")
+    for flag, value in (("--teacher", config.teacher), ("--store", config.files.store)):
+        if not needs.teacher and value is not None:
+            raise ConfigError(f"method '{config.method}' learns from labels alone: leave out {flag} {value}")
     check_spec(parse_spec(config.student), role="student")
-    if config.teacher is not None:
+    if config.teacher is not None and config.files.store is None:  # with a store it may never be run
         check_spec(parse_spec(config.teacher), role="teacher")
     for policy in (config.views.policy, config.views.val_policy):
         get_policy(policy)
 
 
-def build_networks(config: RunConfig, *, num_classes: int, world: World) -> Networks:
+def build_networks(config: RunConfig, choice: TeacherChoice, *, index: Index, world: World) -> Networks:
     """Build everything that has weights; the same on every rank, as a function of the run seed.
 
     Raises:
@@ -64,6 +71,7 @@ def build_networks(config: RunConfig, *, num_classes: int, world: World) -> Netw
     """
     set_kernels(deterministic=config.numerics.deterministic)
     method = build_method(config.method, config.method_args)
+    num_classes = len(index.classes)
     student = build_network(
         parse_spec(config.student),
         num_classes=num_classes,
@@ -71,20 +79,30 @@ def build_networks(config: RunConfig, *, num_classes: int, world: World) -> Netw
         taps=method.needs.student,
         role="student",
     )
-    module: nn.Module = student
-    if config.numerics.sync_bn:
-        module = _synchronise_batch_norm(student, config, world)
     memory_format = torch.channels_last if config.numerics.channels_last else torch.contiguous_format
+    online = _online(config, choice, method.needs, num_classes, world, memory_format)
+    method.build(_setting(config, choice, method.needs, index, student, online))
+    module = method.student_network(student)
+    if config.numerics.sync_bn:
+        module = _synchronise_batch_norm(module, config, world)
     numerics = StudentNumerics(world.device, config.numerics.amp, config.optimisation.label_smoothing)
     distiller = Distiller(module, method, numerics, compiled=config.numerics.compile)  # type: ignore[arg-type]
     distiller = distiller.to(device=world.device, memory_format=memory_format)  # type: ignore[call-overload]
-    teacher = _teacher(config, method.needs.teacher, num_classes, world, memory_format)
     return Networks(
         distiller=distiller,
         prepare=preparation(config.views.mean, config.views.std, world.device, memory_format),
-        teach=None if teacher is None else _teach(config, teacher, world, memory_format),
-        teacher_parameters=0 if teacher is None else sum(p.numel() for p in teacher.network.parameters()),
+        teacher=_teacher(choice, online, world),
     )
+
+
+def map_shapes(network: Network, resolution: int) -> dict[str, tuple[int, int, int]]:
+    """(C, H, W) of the network's taps for images of this side; runs one blank image through it."""
+    was_training, example = network.training, next(network.parameters())
+    blank = torch.zeros(1, 3, resolution, resolution, device=example.device)
+    with torch.no_grad():
+        features = network.eval()(blank).features
+    network.train(was_training)
+    return {name: tuple(value.shape[1:]) for name, value in features.items()}
 
 
 def preparation(
@@ -102,34 +120,104 @@ def set_kernels(*, deterministic: bool) -> None:
     torch.backends.cudnn.deterministic = deterministic
 
 
-def _teacher(
-    config: RunConfig, needs: frozenset[str], num_classes: int, world: World, memory_format: torch.memory_format
-) -> OnlineTeacher | None:
-    if config.teacher is None:  # the method needs none: see `check_names`
+def _setting(
+    config: RunConfig,
+    choice: TeacherChoice,
+    needs: Needs,
+    index: Index,
+    student: Network,
+    online: OnlineViews | None,
+) -> Setting:
+    """What the method will meet."""
+    views, micro_batches = config.views, config.optimisation.micro_batches or 1
+    whole = len(index) == index.num_parent  # a part of the data says nothing about the other rows
+    counts = np.bincount(index.labels, minlength=len(index.classes)) if whole else ()
+    head = _head(choice, online)
+    return Setting(
+        student_dim=student.embedding_dim,
+        num_classes=student.num_classes,
+        student_maps=map_shapes(student, views.resolution) if student.taps else {},
+        teacher_maps=map_shapes(online.network, views.resolution) if online is not None and online.network.taps else {},
+        teacher_dim=None if head is None else head[0].shape[1],
+        class_counts=tuple(int(count) for count in counts),
+        micro_batch=config.optimisation.batch // micro_batches,
+        head=head,
+        teacher_norms={} if online is None else {tap: _norm(online.network, tap) for tap in needs.norms},
+        seed=config.optimisation.run_seed,
+    )
+
+
+def _norm(network: Network, tap: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift, (C,) float32 on the CPU, of the BatchNorm before a tap."""
+    layer = norm_before(network, tap)
+    return layer.weight.detach().float().cpu(), layer.bias.detach().float().cpu()
+
+
+def _head(choice: TeacherChoice, online: OnlineViews | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The teacher's classifier, (C, D) and (C,) float32 on the CPU, from the network or the store."""
+    if online is not None:
+        head = online.network.head
+        bias = torch.zeros(head.out_features) if head.bias is None else head.bias.detach().float().cpu()
+        return head.weight.detach().float().cpu(), bias
+    if choice.stored is None or choice.stored.head is None:
+        return None
+    stored_weight, stored_bias = choice.stored.head
+    return torch.from_numpy(np.array(stored_weight)), torch.from_numpy(np.array(stored_bias))
+
+
+def _teacher(choice: TeacherChoice, online: OnlineViews | None, world: World) -> Teacher | None:
+    if choice.stored is None:
+        return online
+    stored = stored_teacher(choice.stored, world.device)
+    return stored if online is None else HybridTeacher(stored, online)
+
+
+def stored_teacher(stored: StoredOutputs, device: torch.device) -> StoredTeacher:
+    """The decoder of what a run reads from its store."""
+    return StoredTeacher(logits=stored.logits, embedding=stored.embedding, head=stored.head, device=device)
+
+
+def _online(
+    config: RunConfig,
+    choice: TeacherChoice,
+    needs: Needs,
+    num_classes: int,
+    world: World,
+    memory_format: torch.memory_format,
+) -> OnlineViews | None:
+    if choice.source not in ("online", "hybrid") or config.teacher is None:
         return None
     network = build_network(
         parse_spec(config.teacher),
         num_classes=num_classes,
         seed=config.optimisation.run_seed,
-        taps=needs - _OUTPUTS,
+        taps=needs.teacher - _OUTPUTS,
         role="teacher",
     )
-    return OnlineTeacher(
+    if choice.stored is not None:
+        _check_same_weights(config.teacher, network, choice.stored)
+    teacher = OnlineTeacher(
         network,
         device=world.device,
         precision=config.numerics.teacher_precision,
         memory_format=memory_format,
         compiled=config.numerics.compile,
+        mode=needs.teacher_mode,
     )
-
-
-def _teach(
-    config: RunConfig, teacher: OnlineTeacher, world: World, memory_format: torch.memory_format
-) -> Callable[[torch.Tensor], Outputs]:
     views = config.views
     mean, std = views.teacher_mean or views.mean, views.teacher_std or views.std
-    prepare = preparation(mean, std, world.device, memory_format)
-    return lambda images: teacher.outputs(prepare(images))
+    return OnlineViews(teacher, preparation(mean, std, world.device, memory_format))
+
+
+def _check_same_weights(name: str, network: Network, stored: StoredOutputs) -> None:
+    recorded, own = stored.reader.manifest.teacher, fingerprint_of_weights(network.model)
+    if recorded["weights_sha256"] != own:
+        raise ConfigError(
+            "--teacher-source hybrid needs one teacher for stored and online views, and their weights differ.\n"
+            f"  store:     {recorded['name']}, sha256 {recorded['weights_sha256'][:16]}\n"
+            f"  --teacher: {name}, sha256 {own[:16]}\n"
+            "Give the store's teacher, or --teacher-source stored or online."
+        )
 
 
 def _synchronise_batch_norm(student: nn.Module, config: RunConfig, world: World) -> nn.Module:

@@ -6,15 +6,19 @@ from pipeline.core.config import Amp, Precision, RunConfig
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
 from pipeline.data.datasets import Datasets
+from pipeline.engine.teacher_choice import TeacherChoice
 
 
-def resolve(config: RunConfig, saved: RunConfig | None, data: Datasets, world: World) -> RunConfig:
+def resolve(
+    config: RunConfig, saved: RunConfig | None, data: Datasets, choice: TeacherChoice, world: World
+) -> RunConfig:
     """Replace every default that depends on this machine or job by its value.
 
     Args:
         config: from the command line.
         saved: the run's own, where it is continued: the number of micro-batches is taken from it.
         data: the opened data sets.
+        choice: where teacher outputs come from.
         world: the ranks.
 
     Raises:
@@ -33,14 +37,17 @@ def resolve(config: RunConfig, saved: RunConfig | None, data: Datasets, world: W
         )
     auto_amp: Amp = "bf16" if on_cuda else "off"
     auto_teacher: Precision = "fp16" if on_cuda else "fp32"
+    source = config.teaching.teacher_source if choice.source == "none" else choice.source
     return replace(
         config,
+        teacher=choice.teacher,
+        teaching=replace(config.teaching, teacher_source=source),
         numerics=replace(
             numerics,
             amp=auto_amp if numerics.amp == "auto" else numerics.amp,
             teacher_precision=auto_teacher if numerics.teacher_precision == "auto" else numerics.teacher_precision,
         ),
         optimisation=replace(optimisation, micro_batches=micro_batches),
-        views=replace(views, val_resolution=views.val_resolution or views.resolution),
+        views=replace(views, val_resolution=views.val_resolution or views.resolution, num_views=choice.num_views),
         running=replace(config.running, backend=data.train_backend, device="cuda" if on_cuda else "cpu"),
     )

@@ -21,7 +21,9 @@ from typing import Any
 
 from pipeline.core.config import RunConfig, first_difference
 from pipeline.core.errors import CheckpointError, ConfigError, PeerError, RefluxError
+from pipeline.data.datasets import Datasets
 from pipeline.engine.journal import read_state, write_state
+from pipeline.engine.teacher_choice import TeacherChoice
 from stores.atomic import is_temporary, publish_text
 
 _STATE_FILES = {"state.json", "index", "launch.log"}
@@ -140,13 +142,23 @@ def _told_by_another(run: Path, rank: int) -> dict[str, Any]:
         time.sleep(_POLL_S)
 
 
-def check_fingerprints(state: dict[str, Any], *, train: str, val: str) -> None:
-    """Refuse to go on with other data than the checkpoint's."""
-    for split, found in (("train", train), ("val", val)):
-        saved = state["fingerprints"][split]
+def fingerprints(data: Datasets, choice: TeacherChoice) -> dict[str, str | None]:
+    """What a run has read, for its checkpoints: the two data sets, and its store."""
+    return {
+        "train": data.train.index.fingerprint,
+        "val": data.val.index.fingerprint,
+        "store": choice.store_fingerprint,
+    }
+
+
+def check_fingerprints(state: dict[str, Any], now: dict[str, str | None]) -> None:
+    """Refuse to go on with other data than the checkpoint's; `now` is what `fingerprints` says of this start."""
+    for name, found in now.items():
+        saved = state["fingerprints"].get(name)
         if saved != found:
+            what = "store is not that" if name == "store" else f"{name} data are not those"
             raise CheckpointError(
-                f"the {split} data are not those that this run began with (index fingerprints differ).\n"
+                f"the {what} that this run began with (fingerprints differ).\n"
                 f"  checkpoint: {saved}\n  now:        {found}\n"
                 "Give the run its data again, or choose another --out for a new run."
             )

@@ -22,9 +22,11 @@ from pipeline.engine.curves import draw_curves
 from pipeline.engine.evaluate import Accuracy, evaluate
 from pipeline.engine.export import export_student
 from pipeline.engine.journal import Journal, write_state
+from pipeline.engine.run_directory import fingerprints
 from pipeline.engine.signals import StopRequest
 from pipeline.engine.speed import Speed
 from pipeline.engine.step import LateMetrics, TrainStep
+from pipeline.engine.teacher_choice import TeacherChoice
 from pipeline.engine.trace import Trace, drop_stale_traces
 from pipeline.models.network import Network
 from pipeline.teachers.online import autocast
@@ -64,6 +66,7 @@ class Job:
         config: the resolved configuration.
         world: the ranks.
         data: the data sets.
+        choice: where teacher outputs come from.
         order: the order of training.
         val_loader: evaluation views.
         prepare: pixels to normalised images.
@@ -75,6 +78,7 @@ class Job:
     config: RunConfig
     world: World
     data: Datasets
+    choice: TeacherChoice
     order: Order
     val_loader: Loader
     prepare: Callable[[torch.Tensor], torch.Tensor]
@@ -250,12 +254,11 @@ class Session:
         self._report(self._late.pop(keep=0))  # a killed run must find the metrics of all steps that it will not repeat
         self._progress.replaced = self._all_replaced(self._progress.replaced)
         self._progress.replaced_val = self._all_replaced(self._progress.replaced_val)
-        index = self._job.data
         state = {
             "version": CHECKPOINT_VERSION,
             "step": self.step,
             "config": json.dumps(self._job.config.to_json()),
-            "fingerprints": {"train": index.train.index.fingerprint, "val": index.val.index.fingerprint},
+            "fingerprints": fingerprints(self._job.data, self._job.choice),
             "progress": {
                 **self._progress.__dict__,
                 **self._speed.totals(self._progress.seconds, self._progress.waited),
@@ -290,6 +293,8 @@ class Session:
             f" {job.order.micro_batch}, {per_epoch} steps an epoch | backend {job.data.train_backend},"
             f" {job.world.threads} decoder thread(s) of {usable_cpus()} cores for each rank"
         )
+        for note in job.choice.notes:
+            say(note)
         num_views, epochs = job.config.views.num_views, job.config.optimisation.epochs
         if num_views is not None and epochs / num_views > _FEW_REPEATS:
             self._console.warn(
@@ -362,6 +367,8 @@ class Session:
             "recipe": config.recipe,
             "student": config.student,
             "teacher": config.teacher,
+            "teacher_source": self._job.choice.source,
+            "store": self._job.choice.store_fingerprint,
             "method": config.method,
             "method_args": config.method_args,
             "steps": self.step,

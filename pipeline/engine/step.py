@@ -21,7 +21,7 @@ from pipeline.engine.distiller import Distiller
 from pipeline.engine.ema import ModuleAverage
 from pipeline.engine.networks import Networks
 from pipeline.engine.optim import build_optimizer, learning_rate, set_learning_rate
-from pipeline.models.outputs import Outputs
+from pipeline.teachers.base import Teacher
 
 
 class TrainStep:
@@ -29,7 +29,7 @@ class TrainStep:
 
     Args:
         distiller: student and method.
-        teacher: from a batch's pixels to teacher outputs; None where the method needs none.
+        teacher: gives a batch's teacher outputs; None where the method needs none.
         prepare: from a batch's pixels to normalised images.
         optimizer: over the distiller's parameters.
         config: rates, clipping, seeds.
@@ -45,7 +45,7 @@ class TrainStep:
         self,
         *,
         distiller: Distiller,
-        teacher: Callable[[torch.Tensor], Outputs] | None,
+        teacher: Teacher | None,
         prepare: Callable[[torch.Tensor], torch.Tensor],
         optimizer: torch.optim.Optimizer,
         config: Optimisation,
@@ -70,8 +70,10 @@ class TrainStep:
         set_learning_rate(self.optimizer, self.rate)
         self.optimizer.zero_grad(set_to_none=True)
         self.statistics.begin_step()
+        self.distiller.method.begin_step()
         terms = [self._micro_batch(batch, is_last=number == len(batches)) for number, batch in enumerate(batches, 1)]
         self.statistics.end_step()
+        self.distiller.method.end_step(self._world, self._num_all)
         self._update()
         return self._mean_terms(terms)
 
@@ -87,7 +89,7 @@ class TrainStep:
         device = self._world.device
         images = torch.full((micro_batch, resolution, resolution, 3), 128, dtype=torch.uint8, device=device)
         numbers = torch.zeros(micro_batch, dtype=torch.int64, device=device)
-        teacher = self._teacher(images) if self._teacher is not None else None
+        teacher = self._teacher.blank(images) if self._teacher is not None else None
         self._module(self._prepare(images), numbers, numbers, teacher, 0)["loss"].backward()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -119,7 +121,7 @@ class TrainStep:
     def _micro_batch(self, batch: Batch, *, is_last: bool) -> dict[str, torch.Tensor]:
         # dropout and the like: a function of the seed and the place in the job, not of what ran before
         torch.manual_seed(derive_seed(self._config.run_seed, Stream.STEP, batch.step, batch.index))
-        teacher = self._teacher(batch.images) if self._teacher is not None else None
+        teacher = self._teacher.outputs(batch) if self._teacher is not None else None
         hold = nullcontext() if is_last or self._module is self.distiller else self._module.no_sync()  # type: ignore[operator]
         with hold:
             terms: dict[str, torch.Tensor] = self._module(
@@ -185,7 +187,7 @@ def build_train_step(config: RunConfig, networks: Networks, order: Order, world:
     distiller, decay = networks.distiller, config.optimisation.ema_decay
     return TrainStep(
         distiller=distiller,
-        teacher=networks.teach,
+        teacher=networks.teacher,
         prepare=networks.prepare,
         optimizer=build_optimizer(distiller, config.optimisation, world.device),
         config=config.optimisation,

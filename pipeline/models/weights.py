@@ -1,5 +1,6 @@
 """Weights from a file or from torchvision, fitted into a network or refused with both sides shown."""
 
+import hashlib
 import http.client
 import pickle
 import re
@@ -64,6 +65,16 @@ def published_state(name: str, weights: str, *, num_classes: int) -> State:
         return chosen.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise download_failed(f"{name}@{weights}", chosen.url, error) from error
+
+
+def fingerprint_of_weights(model: nn.Module) -> str:
+    """sha256, 64 hex digits, over names, shapes, types and bytes of all parameters and buffers, sorted by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(array.shape)} {array.dtype}\n".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def download_failed(model: str, url: str, error: Exception) -> ConfigError:

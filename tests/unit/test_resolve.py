@@ -14,13 +14,15 @@ from pipeline.data.backends.base import Source
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.datasets import Datasets
 from pipeline.engine.resolve import resolve
+from pipeline.engine.teacher_choice import TeacherChoice
 
 SOURCE = Source(synthetic_index(8, 2))
 DATA = Datasets(SOURCE, SOURCE, "synthetic", "synthetic")
 
 
 def resolved(config: RunConfig, *, size: int, saved: RunConfig | None = None, device: str = "cpu") -> RunConfig:
-    return resolve(config, saved, DATA, World(0, size, torch.device(device), 1))
+    choice = TeacherChoice("online", None, config.teacher, config.views.num_views)
+    return resolve(config, saved, DATA, choice, World(0, size, torch.device(device), 1))
 
 
 def config_of(**optimisation: object) -> RunConfig:

@@ -88,7 +88,9 @@ def test_a_full_disk_and_a_lost_peer_have_remedies(tmp_path: Path) -> None:
 
 
 def test_other_data_are_refused_with_both_fingerprints() -> None:
-    state = {"fingerprints": {"train": "aaa", "val": "bbb"}}
-    check_fingerprints(state, train="aaa", val="bbb")
+    state = {"fingerprints": {"train": "aaa", "val": "bbb", "store": "sss"}}
+    check_fingerprints(state, {"train": "aaa", "val": "bbb", "store": "sss"})
     with pytest.raises(CheckpointError, match=r"val data.*\n  checkpoint: bbb\n  now: +ccc"):
-        check_fingerprints(state, train="aaa", val="ccc")
+        check_fingerprints(state, {"train": "aaa", "val": "ccc", "store": "sss"})
+    with pytest.raises(CheckpointError, match=r"store is not that.*\n  checkpoint: sss\n  now: +None"):
+        check_fingerprints(state, {"train": "aaa", "val": "bbb", "store": None})

@@ -1,0 +1,242 @@
+"""Where a run's teacher outputs come from: the store, the network, or view by view; decided before any work starts."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from stores.reader import StoreReader, open_store
+
+from pipeline.core.config import RunConfig
+from pipeline.core.dist import World
+from pipeline.core.errors import ConfigError, StoreError
+from pipeline.data.index import Index
+from pipeline.data.plan import PLAN_VERSION
+from pipeline.data.policies.registry import get_policy
+from pipeline.methods.base import Method
+from pipeline.methods.registry import build_method
+from stores.codecs.base import Codec
+from stores.errors import StoreFormatError
+from stores.index_file import read_head
+from stores.manifest import Manifest
+
+_OUTPUTS = frozenset({"logits", "embedding", "head"})
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class StoredOutputs:
+    """What a run reads from its store.
+
+    Attributes:
+        reader: the opened store.
+        views: the views that it reads.
+        logits: the codec that gives logits; None where they are rebuilt from the embedding, or not needed.
+        embedding: the codec that gives embeddings; None where nothing needs them.
+        head: the teacher's classifier, weight (C, D) and bias (C,) float32, where the store has it.
+    """
+
+    reader: StoreReader
+    views: frozenset[int]
+    logits: Codec | None
+    embedding: Codec | None
+    head: tuple[np.ndarray, np.ndarray] | None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The store's fields that are read."""
+        codecs = [codec for codec in (self.logits, self.embedding) if codec is not None]
+        return tuple(field.name for codec in codecs for field in codec.fields)
+
+
+@dataclass(frozen=True)
+class TeacherChoice:
+    """The decision.
+
+    Attributes:
+        source: "stored", "online" or "hybrid"; "none" for a method that learns from labels alone.
+        stored: what is read from the store; None for "online" and "none".
+        teacher: the teacher's name: the store's own where nothing runs online.
+        num_views: views in rotation; None for a new one every epoch.
+        notes: lines for the person who started the run.
+    """
+
+    source: Literal["none", "stored", "online", "hybrid"]
+    stored: StoredOutputs | None
+    teacher: str | None
+    num_views: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def store_fingerprint(self) -> str | None:
+        """Of the store that is read."""
+        return None if self.stored is None else self.stored.reader.manifest.fingerprint()
+
+
+def choose_teacher(config: RunConfig, saved: RunConfig | None, index: Index, world: World) -> TeacherChoice:
+    """Open the store where one is given, check that it is of these views, and decide.
+
+    Args:
+        config: from the command line.
+        saved: the run's own, where it is continued: source and number of views stay what they were.
+        index: the training data.
+        world: the ranks; all decide alike, the main rank reads the shards' headers.
+
+    Raises:
+        StoreError: the store is of other data, views or format; both values are shown.
+        ConfigError: `stored` or `hybrid` asked for and not possible.
+    """
+    method, num_views = build_method(config.method, config.method_args), config.views.num_views
+    if saved is not None and num_views is None:
+        num_views = saved.views.num_views
+    if not method.needs.teacher:
+        return TeacherChoice("none", None, None, num_views)
+    asked = config.teaching.teacher_source
+    if asked == "auto" and saved is not None:
+        asked = saved.teaching.teacher_source
+    if config.files.store is None or asked == "online":
+        return TeacherChoice("online", None, config.teacher, num_views)
+    reader = _open(config)
+    _check_same_views(reader.manifest, config, index)
+    picked = _pick_codecs(reader, method)
+    lacking = picked if isinstance(picked, str) else _lacking_views(reader, num_views, asked, world)
+    if lacking is not None:
+        if asked == "auto":
+            return TeacherChoice("online", None, config.teacher, num_views, (f"teacher runs online: {lacking}",))
+        raise ConfigError(f"--teacher-source {asked} is not possible with {reader.path}: {lacking}")
+    assert not isinstance(picked, str)
+    return _from_store(config, reader, picked, num_views, asked, world)
+
+
+def _open(config: RunConfig) -> StoreReader:
+    assert config.files.store is not None
+    try:
+        return open_store(config.files.store, io=config.teaching.store_io, check_rows=config.teaching.check_rows)
+    except (StoreFormatError, OSError) as error:
+        raise StoreError(f"the store {config.files.store} cannot be opened: {error}") from error
+
+
+def _check_same_views(manifest: Manifest, config: RunConfig, index: Index) -> None:
+    """Refuse a store whose rows belong to other images, crops or classes."""
+    views = config.views
+    pairs = (
+        ("data set (index fingerprint)", manifest.index_fingerprint, index.fingerprint),
+        ("number of samples", manifest.num_rows, index.num_parent),
+        ("classes", *_first_other_class(manifest.classes, index.classes)),
+        ("policy", manifest.policy, get_policy(views.policy).to_json()),
+        ("plan seed", manifest.plan_seed, views.plan_seed),
+        ("plan version", manifest.plan_version, PLAN_VERSION),
+    )
+    for name, stored, own in pairs:
+        if stored != own:
+            raise StoreError(
+                f"the store must hold this run's views, and its {name} is another one.\n"
+                f"  store: {stored}\n  run:   {own}\n"
+                "Give the store of these data and this --policy and --plan-seed, or fill another with"
+                " python -m precompute."
+            )
+
+
+def _first_other_class(stored: tuple[str, ...], own: tuple[str, ...]) -> tuple[object, object]:
+    if len(stored) != len(own):
+        return f"{len(stored)} classes", f"{len(own)} classes"
+    different = [pair for pair in zip(stored, own, strict=True) if pair[0] != pair[1]]
+    return different[0] if different else (None, None)
+
+
+@dataclass(frozen=True)
+class _Picked:
+    logits: Codec | None
+    embedding: Codec | None
+    head: tuple[np.ndarray, np.ndarray] | None
+
+
+def _pick_codecs(reader: StoreReader, method: Method) -> _Picked | str:
+    """The codecs that serve the method, or why none does."""
+    needs, kept = method.needs.teacher, ", ".join(codec.id for codec in reader.codecs)
+    maps = sorted(needs - _OUTPUTS)
+    if maps:
+        return f"the method needs feature maps ({', '.join(maps)}), which no store keeps"
+    embedding = next((codec for codec in reader.codecs if codec.source == "embedding"), None)
+    if embedding is None and needs & {"embedding", "head"}:
+        return f"the method needs the teacher's embedding, and the store keeps {kept}"
+    head = None if embedding is None else read_head(reader.path)
+    if "embedding" in needs and embedding is not None and head is not None:
+        return _Picked(None, embedding, head)  # contains the logits: no further bytes to read
+    dense = next((codec for codec in reader.codecs if codec.source == "logits" and codec.exact_support), None)
+    if dense is not None:
+        return _Picked(dense, None, head)
+    if embedding is not None and head is not None:
+        return _Picked(None, embedding, head)
+    return _pick_topk(reader, method, kept)
+
+
+def _pick_topk(reader: StoreReader, method: Method, kept: str) -> _Picked | str:
+    codec = next(codec for codec in reader.codecs if not codec.exact_support)
+    refusal = method.refuses_topk(int(codec.to_json()["k"]))
+    if refusal is not None:
+        return f"the store keeps {kept} only, and {refusal}"
+    return _Picked(codec, None, None)
+
+
+def _lacking_views(reader: StoreReader, num_views: int | None, asked: str, world: World) -> str | None:
+    """Why the views that the run needs are not all there."""
+    complete = set(reader.complete_views())
+    if asked == "hybrid":
+        return None
+    wanted = range(num_views) if num_views is not None else range(1)
+    for view in wanted:
+        if view not in complete:
+            missing = len(reader.missing(view))
+            return (
+                f"view {view} is not complete ({missing} shard(s) missing; complete: {_ranges(sorted(complete))}).\n"
+                "Go on with the same precompute command, or lower --num-views"
+                " (--teacher-source hybrid runs missing views online)"
+            )
+    return None
+
+
+def _from_store(
+    config: RunConfig, reader: StoreReader, picked: _Picked, num_views: int | None, asked: str, world: World
+) -> TeacherChoice:
+    complete = sorted(reader.complete_views())
+    manifest, name = reader.manifest, str(reader.manifest.teacher["name"])
+    source: Literal["stored", "hybrid"] = "hybrid" if asked == "hybrid" else "stored"
+    if source == "stored" and num_views is None:
+        num_views = next(view for view in range(len(complete) + 1) if view not in set(complete))
+    views = frozenset(complete if num_views is None else [view for view in complete if view < num_views])
+    world.main_first(lambda: _check_headers(reader, sorted(views)))
+    notes = [f"teacher outputs: {source}, {reader.path}, views {_ranges(sorted(views))}, {_describe(manifest)}"]
+    if source == "stored" and config.teacher not in (None, name):
+        notes.append(f"--teacher {config.teacher} is not run: the store's teacher is {name}")
+    epochs = config.optimisation.epochs
+    if source == "stored" and num_views is not None and epochs > num_views:
+        notes.append(f"{epochs} epochs over {num_views} view(s): each is seen {epochs / num_views:.1f} times")
+    teacher = name if source == "stored" else config.teacher
+    stored = StoredOutputs(reader, views, picked.logits, picked.embedding, picked.head)
+    return TeacherChoice(source, stored, teacher, num_views, tuple(notes))
+
+
+def _check_headers(reader: StoreReader, views: list[int]) -> None:
+    try:
+        for view in views:
+            reader.open_view(view)
+    except StoreFormatError as error:
+        raise StoreError(str(error)) from error
+
+
+def _describe(manifest: Manifest) -> str:
+    top1 = (manifest.measured.get("top1") or {}).get("top1")
+    measured = "" if top1 is None else f", top-1 {top1:.2f} %"
+    codecs = ", ".join(str(codec["id"]) for codec in manifest.codecs)
+    return f"{manifest.teacher['name']} at {manifest.teacher['resolution']} px{measured}, {codecs}"
+
+
+def _ranges(views: list[int]) -> str:
+    """Sorted numbers as "0-3, 7"; "none" of none."""
+    parts: list[list[int]] = []
+    for view in views:
+        if parts and view == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], view]
+        else:
+            parts.append([view])
+    return ", ".join("-".join(str(view) for view in part) for part in parts) or "none"
