@@ -33,6 +33,17 @@ RECORDED_DEFECTS = {
     " label underflows in float32; ours works in log space: finite, and equal to float64",
     "ctkd_dkd_nan_repro": "CTKD + DKD is NaN from step 2 on torch >= 1.13, whose kl_div differentiates a target"
     " with zeros; ours stays finite in loss and in the temperature's gradient",
+    "at_seed004": "sums channels without a square and divides every sample by every sample's norm, a broadcast into"
+    " [B, B, H, W]; reproduced by AT(variant='seed004'), never the default",
+    "sp_seed004": "divides rows by a norm without a floor: 0 / 0 for a map of zeros; ours has torch's floor of 1e-12,"
+    " the same value everywhere else",
+    "semckd_simkd": "holds parameters (`nograd.*`, also in loop_simkd_semckd) of a branch that nothing calls, which DDP"
+    " refuses; ours leaves them out, and everything else is equal",
+    "reviewkd_inplace_relu_check": "the authors' ResNets hand out rectified maps where they mean those before the ReLU;"
+    " ours has both, student_maps and teacher_maps say which, and the default is what the authors ran",
+    "margin_relu_seed004": "its training takes margins from BatchNorms before the teacher's weights are loaded, all"
+    " -0.7979; ours from the loaded teacher. The loss at the vector's margins is equal",
+    "ofd_margin_sweep": "divides by a scale of 0; ours gives the limit. Equal elsewhere",
 }
 
 
