@@ -1,11 +1,13 @@
 """Measure what this project claims. Each figure comes from pairs measured in turn; tables for people, JSON for records.
 
 python -m benchmarks loader --data DIR [--json FILE]
+python -m benchmarks precompute --data DIR [--json FILE]
+python -m benchmarks codecs --data DIR --teacher NAME@WEIGHTS [--json FILE] [--png FILE]
 """
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +16,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.core.command import run_command
+from benchmarks.pairs import Pairs
+from pipeline.core.command import progress, run_command
 from pipeline.core.errors import ConfigError, unknown_name
 from stores.atomic import publish_text
 
@@ -48,30 +51,125 @@ def loader(
     from benchmarks.loader import LoaderSettings, installed_loaders, measure_loaders, measure_metadata
     from benchmarks.machine import describe_machine
 
-    if json_file is not None and json_file.exists():
-        raise ConfigError(f"--json {json_file} exists; nothing is overwritten: choose another file")
-    known = ("dali", "ffcv-raw", "ffcv-jpeg", "torchvision")
-    for name in backends:
-        if name not in known:
-            raise unknown_name("backend to measure", name, known)
+    _refuse_existing(json_file)
+    _check_names(backends, ("dali", "ffcv-raw", "ffcv-jpeg", "torchvision"))
     settings = LoaderSettings(data, resolution, batch, threads, batches, repeats, max_side)
     say = Console(highlight=False).print
     with tempfile.TemporaryDirectory() as temporary:
         results = measure_loaders(settings, list(backends) or installed_loaders(), work or Path(temporary), say)
     metadata = measure_metadata()
-    table = Table(title="replayed against native, images/s, medians", title_justify="left")
-    for column in ("backend", "replayed", "native", "ratio", "ratios of the pairs"):
+    _show_pairs("replayed against native, images/s, medians", ("replayed", "native"), results)
+    _show("metadata of 1,281,167 samples", metadata)
+    report = {"settings": _encoded(settings), "pairs": [pairs.to_json() for pairs in results], "metadata": metadata}
+    _save(json_file, report, describe_machine)
+
+
+def precompute(
+    data: Path,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    backends: tuple[str, ...] = (),
+    views: int = 8,
+    resolution: int = 224,
+    batch: int = 256,
+    threads: int | None = None,
+    window: int = 2048,
+    repeats: int = 5,
+    work: Path | None = None,
+) -> None:
+    """Several views of each image from one decode, against as many passes over the images.
+
+    Args:
+        data: Folder with a folder of images per class.
+        json_file: File for all figures, with machine and versions.
+        backends: Of ffcv-jpeg, torchvision (default: all that are installed).
+        views: Views from one decode.
+        resolution: Output side in pixels.
+        batch: Rows of a request.
+        threads: Decoder threads (default: all cores).
+        window: Rows in a timed window.
+        repeats: Pairs of windows.
+        work: Folder that keeps FFCV's copy of the originals for the next time (default: a temporary one).
+    """
+    from benchmarks.loader import installed_loaders
+    from benchmarks.machine import describe_machine
+    from benchmarks.precompute import DecodeSettings, views_per_decode
+
+    _refuse_existing(json_file)
+    known = ("ffcv-jpeg", "torchvision")
+    _check_names(backends, known)
+    chosen = list(backends) or [name for name in known if name in installed_loaders()]
+    settings = DecodeSettings(data, views, resolution, batch, threads, window, repeats)
+    with tempfile.TemporaryDirectory() as temporary:
+        results = views_per_decode(settings, chosen, work or Path(temporary), Console(highlight=False).print)
+    title = f"{views} views from one decode against {views} passes, views/s, medians"
+    _show_pairs(title, ("one decode", "passes"), results)
+    report = {"settings": _encoded(settings), "pairs": [pairs.to_json() for pairs in results]}
+    _save(json_file, report, describe_machine)
+
+
+def codecs(
+    data: Path,
+    teacher: str,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    png: Path | None = None,
+    rows: int = 2000,
+    resolution: int = 224,
+    policy: str = "imagenet_train",
+    threads: int | None = None,
+) -> None:
+    """Rate and distortion of every codec on what a teacher gives for real views.
+
+    Args:
+        data: Folder with a folder of images per class.
+        teacher: NAME@WEIGHTS.
+        json_file: File for all figures, with machine and versions.
+        png: File for a picture of the table.
+        rows: Views that the teacher looks at.
+        resolution: Side of the teacher's pixels.
+        policy: Augmentation of the views.
+        threads: Decoder threads (default: all cores).
+    """
+    from benchmarks.codecs import CodecSettings, measure_codecs, teacher_rows, to_json
+    from benchmarks.codecs_report import codecs_table, draw_codecs, title_of
+    from benchmarks.machine import describe_machine
+
+    _refuse_existing(json_file)
+    settings = CodecSettings(data, teacher, rows, resolution, policy, threads)
+    with progress("teacher", "rows") as on_progress:
+        outputs = teacher_rows(settings, on_progress)
+    lines = measure_codecs(outputs)
+    Console().print(codecs_table(title_of(settings, outputs), lines))
+    if png is not None:
+        draw_codecs(png, title_of(settings, outputs), lines)
+        Console().print(f"picture: {png}")
+    _save(json_file, to_json(settings, outputs, lines), describe_machine)
+
+
+def _refuse_existing(json_file: Path | None) -> None:
+    if json_file is not None and json_file.exists():
+        raise ConfigError(f"--json {json_file} exists; nothing is overwritten: choose another file")
+
+
+def _check_names(names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown_name("backend to measure", name, known)
+
+
+def _encoded(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as JSON; folders by their name alone."""
+    return {key: value.name if isinstance(value, Path) else value for key, value in asdict(settings).items()}
+
+
+def _show_pairs(title: str, names: tuple[str, str], results: Sequence[Pairs]) -> None:
+    table = Table(title=title, title_justify="left")
+    for column in ("backend", *names, "ratio", "ratios of the pairs"):
         table.add_column(column, justify="left" if column == "backend" else "right")
     for pairs in results:
         row = pairs.to_json()
         figures = (f"{row['median_a']:,.0f}", f"{row['median_b']:,.0f}", f"{pairs.ratio:.3f}")
         table.add_row(pairs.name, *figures, " ".join(f"{ratio:.2f}" for ratio in pairs.ratios))
     Console().print(table)
-    _show("metadata of 1,281,167 samples", metadata)
-    encoded = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(settings).items()}
-    encoded["data"] = data.name
-    report = {"settings": encoded, "pairs": [pairs.to_json() for pairs in results], "metadata": metadata}
-    _save(json_file, report, describe_machine)
 
 
 def _show(title: str, figures: dict[str, float]) -> None:
@@ -90,7 +188,8 @@ def _save(path: Path | None, report: dict[str, Any], describe: Callable[[], dict
 
 def main() -> None:
     """One subcommand per benchmark."""
-    tyro.extras.subcommand_cli_from_dict({"loader": loader}, prog="python -m benchmarks", description=__doc__)
+    parts: dict[str, Callable[..., None]] = {"loader": loader, "precompute": precompute, "codecs": codecs}
+    tyro.extras.subcommand_cli_from_dict(parts, prog="python -m benchmarks", description=__doc__)
 
 
 if __name__ == "__main__":

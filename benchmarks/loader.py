@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmarks.pairs import Pairs, alternate
+from benchmarks.pairs import Pairs, alternate, window_rate
 from pipeline.core.cpu import usable_cpus
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import missing, open_backend
@@ -85,26 +85,26 @@ def _measure(name: str, source: Source, settings: LoaderSettings, stack: ExitSta
     options = BackendOptions(
         resolution=settings.resolution, num_threads=settings.threads or usable_cpus(), max_batch=settings.batch
     )
-    replayed = stack.enter_context(closing(_replayed(name.partition("-")[0], source, options)))
+    requests = _endless_rows(source.index, options.max_batch)
+    replayed = stack.enter_context(closing(decoded(name.partition("-")[0], source, options, requests)))
     native = stack.enter_context(closing(_native(name, source, options, settings.data)))
     skipped = options.prefetch + 4
 
     def rate(batches: Iterator[torch.Tensor]) -> float:
-        for _ in itertools.islice(batches, skipped):
-            pass
-        started = time.perf_counter()
-        count = sum(len(batch) for batch in itertools.islice(batches, settings.batches))
-        return count / (time.perf_counter() - started)
+        return window_rate(batches, skipped=skipped, counted=settings.batches)
 
     rate(replayed)  # compilation, page cache, worker processes
     rate(native)
     return alternate(name, "images/s", lambda: rate(replayed), lambda: rate(native), settings.repeats, say)
 
 
-def _replayed(backend: str, source: Source, options: BackendOptions) -> Generator[torch.Tensor, None, None]:
+def decoded(
+    backend: str, source: Source, options: BackendOptions, requests: Iterator[PlanRows]
+) -> Generator[torch.Tensor, None, None]:
+    """The images of each request, from a backend that is closed with the generator."""
     opened = open_backend(backend, source, options)
     try:
-        for pixels in opened.stream(_endless_rows(source.index, options.max_batch)):
+        for pixels in opened.stream(requests):
             yield pixels.images
     finally:
         opened.close()

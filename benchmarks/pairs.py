@@ -1,7 +1,9 @@
 """Fair comparisons on machines whose speed drifts: two things in turn, ratios within pairs, the median of pairs."""
 
+import itertools
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,3 +55,12 @@ def alternate(
         figures.append(pair)
         say(f"{name}, pair {repeat + 1} of {repeats}: {pair[0]:,.0f} and {pair[1]:,.0f} {unit}")
     return Pairs(name, unit, tuple(pair[0] for pair in figures), tuple(pair[1] for pair in figures))
+
+
+def window_rate(batches: Iterator[Sized], *, skipped: int, counted: int) -> float:
+    """Rows per second over `counted` batches, after `skipped` that may have been made while the stream stood still."""
+    for _ in itertools.islice(batches, skipped):
+        pass
+    started = time.perf_counter()
+    count = sum(len(batch) for batch in itertools.islice(batches, counted))
+    return count / (time.perf_counter() - started)

@@ -1,0 +1,56 @@
+"""The rate-distortion table for terminals, and as a picture."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from benchmarks.codecs import CodecSettings, Distortion, TeacherRows
+from stores.atomic import publish
+
+_LEAST = 1e-12  # of a logarithmic axis
+
+
+def title_of(settings: CodecSettings, rows: TeacherRows) -> str:
+    """What the figures were measured on, and whether the teacher knows anything."""
+    name, _, weights = settings.teacher.partition("@")
+    trained = "RANDOM WEIGHTS, NOT TRAINED" if weights == "random" else f"weights {Path(weights).name}"
+    return (
+        f"{name} ({trained}), {len(rows.logits):,} views of {settings.data.name} at {settings.resolution} px, "
+        f"{rows.weight.shape[0]} classes, embedding {rows.weight.shape[1]}, top-1 {rows.top1:.1f} %"
+    )
+
+
+def codecs_table(title: str, lines: list[Distortion]) -> Table:
+    """A line a codec."""
+    table = Table(title=title, title_justify="left", caption="gradient errors: |g - g decoded| / |g|, student's logits")
+    losses = list(lines[0].gradient_errors) if lines else []
+    for column in ("codec", "bytes a row", "GB an ImageNet view", "KL, nats", "same top-1, %", *losses):
+        table.add_column(column, justify="left" if column == "codec" else "right")
+    for line in lines:
+        errors = (f"{error:.1e}" for error in line.gradient_errors.values())
+        figures = (f"{line.row_bytes:,}", f"{line.imagenet_gb:.2f}", f"{line.kl:.1e}", f"{line.top1_kept:.2f}")
+        table.add_row(line.codec, *figures, *errors)
+    return table
+
+
+def draw_codecs(path: Path, title: str, lines: list[Distortion]) -> None:
+    """Write a PNG: bytes a row against KL, and against each loss's gradient error, both axes logarithmic."""
+    figure = Figure(figsize=(13, 5.5), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    rates = [line.row_bytes for line in lines]
+    left.scatter(rates, [max(line.kl, _LEAST) for line in lines])
+    for line in lines:
+        place = (line.row_bytes, max(line.kl, _LEAST))
+        left.annotate(line.codec, place, textcoords="offset points", xytext=(5, 4), fontsize=8)
+    for number, loss in enumerate(lines[0].gradient_errors):
+        right.scatter(rates, [line.gradient_errors[loss] for line in lines], marker="os^D"[number % 4], label=loss)
+    left.set(title="mean KL(teacher || decoded), nats", xlabel="bytes a row")
+    right.set(title="relative error of the student's gradient", xlabel="bytes a row")
+    right.legend()
+    for axes in (left, right):
+        axes.set(xscale="log", yscale="log")
+        axes.grid(alpha=0.3)
+    with publish(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
