@@ -90,6 +90,14 @@ class World:
         dist.all_gather(rows, row, group=self.control)
         return torch.stack(rows)
 
+    def stack(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Every rank's tensor of one shape, (size, ...), on its device; does not wait for the device."""
+        if self.size == 1:
+            return tensor[None]
+        received = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(received, tensor.contiguous())
+        return torch.stack(received)
+
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum a tensor over all ranks, in place, on its device; does not wait for the device."""
         if self.size > 1:

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     INITIALISATION = 3
     STEP = 4
     SYNTHETIC = 5
+    NEGATIVES = 6
 
 
 def check_seed(name: str, seed: int) -> int:

@@ -184,11 +184,15 @@ class Method(nn.Module, ABC):
     def begin_step(self) -> None:
         """Before the first micro-batch of a step: drop what a pass outside of any step left behind."""
 
-    def end_step(self, world: World) -> None:
-        """After the last micro-batch of a step, before the optimiser's update, on every rank.
+    def end_step(self, world: World, num_micro_batches: int) -> None:
+        """After the last micro-batch's backward pass, on every rank.
 
-        State that training writes (CRD's banks) is written here, from all ranks' micro-batches, so that no micro-batch
-        of a step sees another one's and results do not depend on the number of ranks.
+        State that training writes (CRD's banks) is written here, from all micro-batches of the step, so that none of
+        them sees another one's and results do not depend on the number of ranks.
+
+        Args:
+            world: the ranks; rank r has run the micro-batches r, r + size, ...
+            num_micro_batches: of the step, over all ranks.
         """
 
     @property

@@ -13,7 +13,7 @@ from pipeline.core import folder
 from pipeline.core.errors import ConfigError, unknown_name
 from pipeline.methods.base import Method
 
-_NOT_METHODS = ("__main__", "base", "negatives", "parts", "registry", "summary")
+_NOT_METHODS = ("__main__", "base", "negatives", "parts", "registry", "summary", "wrapper")
 
 
 def method_names() -> list[str]:

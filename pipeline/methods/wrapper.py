@@ -1,0 +1,56 @@
+"""A method that changes another one: everything that it does not override is the other's."""
+
+from abc import ABC
+
+import torch
+from torch import nn
+
+from pipeline.core.dist import World
+from pipeline.methods.base import Method, MethodInput, Needs, Setting
+
+
+class Wrapper(Method, ABC):
+    """Holds `base`, whose weights are the weights.
+
+    Args:
+        base: the method that is changed.
+    """
+
+    def __init__(self, base: Method) -> None:
+        super().__init__()
+        self.base = base
+        self.weights = base.weights
+
+    def build(self, setting: Setting) -> None:
+        """Make the base's trainable parts."""
+        self.base.build(setting)
+
+    def student_network(self, student: nn.Module) -> nn.Module:
+        """The base's."""
+        return self.base.student_network(student)
+
+    @property
+    def needs(self) -> Needs:
+        """What the base needs."""
+        return self.base.needs
+
+    def divergence(self, batch: MethodInput) -> torch.Tensor:
+        """The base's."""
+        return self.base.divergence(batch)
+
+    def forward(self, batch: MethodInput) -> torch.Tensor | None:
+        """The base's own term."""
+        term: torch.Tensor | None = self.base(batch)
+        return term
+
+    def begin_step(self) -> None:
+        """Told to the base."""
+        self.base.begin_step()
+
+    def end_step(self, world: World, num_micro_batches: int) -> None:
+        """Told to the base."""
+        self.base.end_step(world, num_micro_batches)
+
+    def plain_student(self) -> bool:
+        """The base's."""
+        return self.base.plain_student()
