@@ -1,19 +1,148 @@
-"""KL divergence between softened distributions (Hinton et al. 2015, arXiv:1503.02531, section 2).
+"""KL divergence between softened distributions (Hinton et al. 2015, arXiv:1503.02531, section 2), with one temperature,
+one for each sample, or a learned one (CTKD, Li et al. 2023, arXiv:2211.16231).
 
-Legend: B batch, C classes.
+Legend: B batch, C classes; z logits, p = softmax(z_t / T), q = softmax(z_s / T).
 """
+
+from math import exp
 
 import torch
 
+from pipeline.kernels.gradient import Differentiated, with_gradient
+from pipeline.kernels.rows import (
+    Divergence,
+    Softened,
+    Surplus,
+    blocks,
+    column,
+    divergence,
+    mean_of_rows,
+    of_block,
+    scaled_logits,
+    scratch,
+    soften,
+    teacher_side,
+    wants_gradient,
+    working_dtype,
+)
 
-def kl(student_logits_BC: torch.Tensor, teacher_logits_BC: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Batch mean of T^2 KL(softmax(teacher / T) || softmax(student / T)), a scalar.
+CTKD_EPS = 1e-7
 
-    Computed in log space in float32 (float64 inputs stay float64), so it is finite for any finite logits. The gradient
-    with respect to the student is T (softmax(student / T) - softmax(teacher / T)) / B; none flows to the teacher.
+
+def kl(
+    student_logits_BC: torch.Tensor,
+    teacher_logits_BC: torch.Tensor,
+    temperature: float | torch.Tensor,
+    *,
+    eps: float = 0.0,
+) -> torch.Tensor:
+    """Batch mean of T^2 KL(softmax(teacher / T) || softmax(student / T)), a scalar in float32 (float64 for float64).
+
+    Finite for any finite logits. Gradient to the student is T (q - p) / B; none flows to the teacher. Value and
+    gradient are formed together, by in-place operations.
+
+    Args:
+        student_logits_BC: logits of any floating type.
+        teacher_logits_BC: logits of any floating type.
+        temperature: a number, or a tensor with one element or one for each sample (B or B x 1). Gradient reaches a
+            tensor that asks for it, the factor T^2 included.
+        eps: added to each teacher probability, without normalising again: CTKD_EPS gives the instance-wise loss of
+            CTKD's README.
     """
-    dtype = torch.promote_types(student_logits_BC.dtype, torch.float32)
+    return fused(student_logits_BC, teacher_logits_BC, temperature, eps=eps)
+
+
+def reference(
+    student_logits_BC: torch.Tensor,
+    teacher_logits_BC: torch.Tensor,
+    temperature: float | torch.Tensor,
+    *,
+    eps: float = 0.0,
+) -> torch.Tensor:
+    """`kl` as its formula, differentiated by autograd; exact in float64."""
+    dtype = working_dtype(student_logits_BC, teacher_logits_BC)
+    if isinstance(temperature, torch.Tensor):
+        temperature = temperature.to(dtype).reshape(-1, 1)
     student_log_BC = torch.log_softmax(student_logits_BC.to(dtype) / temperature, dim=1)
     teacher_log_BC = torch.log_softmax(teacher_logits_BC.detach().to(dtype) / temperature, dim=1)
-    divergence_B = (teacher_log_BC.exp() * (teacher_log_BC - student_log_BC)).sum(dim=1)
-    return divergence_B.mean() * temperature**2
+    target_BC = teacher_log_BC.exp()
+    if eps:
+        target_BC = target_BC + eps
+        teacher_log_BC = target_BC.log()
+    return (temperature**2 * (target_BC * (teacher_log_BC - student_log_BC)).sum(dim=1, keepdim=True)).mean()
+
+
+def fused(
+    student_logits_BC: torch.Tensor,
+    teacher_logits_BC: torch.Tensor,
+    temperature: float | torch.Tensor,
+    *,
+    eps: float = 0.0,
+) -> torch.Tensor:
+    """`kl` in closed form with torch's operations, on any device."""
+    moments = wants_gradient(temperature)
+    with torch.no_grad():
+        differentiated = _differentiate(student_logits_BC, teacher_logits_BC, temperature, eps, moments=moments)
+    return with_gradient(differentiated, student_logits_BC, temperature)
+
+
+def _differentiate(
+    student_BC: torch.Tensor, teacher_BC: torch.Tensor, temperature: float | torch.Tensor, eps: float, *, moments: bool
+) -> Differentiated:
+    dtype = working_dtype(student_BC, teacher_BC)
+    temperature_B1 = column(temperature, student_BC, dtype)
+    gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
+    parts = []
+    for rows in blocks(student_BC, moments=moments):
+        of_rows = of_block(temperature_B1, rows)
+        b_RC, p_RC, *more = scratch(gradient_BC[rows], 4 if moments or eps else 2)
+        a_RC = scaled_logits(student_BC[rows], of_rows, gradient_BC[rows])
+        scaled_logits(teacher_BC[rows], of_rows, b_RC)
+        part = _shifted(a_RC, b_RC, p_RC, more, eps, moments) if eps else _plain(a_RC, b_RC, p_RC, more)
+        parts.append(part)
+    value_B = torch.cat([part.value_R for part in parts])
+    brackets = [part.bracket_R for part in parts if part.bracket_R is not None]
+    bracket_B = torch.cat(brackets) if brackets else None
+    return mean_of_rows(value_B, bracket_B, gradient_BC, temperature)
+
+
+def _plain(a_RC: torch.Tensor, b_RC: torch.Tensor, p_RC: torch.Tensor, more: list[torch.Tensor]) -> Divergence:
+    kept = more[0].copy_(b_RC) if more else None
+    soft = soften(a_RC, b_RC, p_RC)
+    teacher = None if kept is None else teacher_side(kept, soft.p_RC, more[1])
+    return divergence(soft.p_RC, soft.x_RC, soft.q_RC.sub_(soft.p_RC), teacher)
+
+
+def _shifted(
+    a_RC: torch.Tensor, b_RC: torch.Tensor, p_RC: torch.Tensor, more: list[torch.Tensor], eps: float, moments: bool
+) -> Divergence:
+    """With r = p + eps in the place of p; r sums to 1 + extra, extra = C eps, and so does (1 + extra) q.
+
+    y = log(r / q) = x + s with s = log(r / p). The temperature moves p, not eps, hence the corrections of the bracket.
+    """
+    extra = eps * a_RC.shape[1]
+    kept_RC, work_RC = more[0].copy_(b_RC), more[1]
+    soft = soften(a_RC, b_RC, p_RC)
+    teacher = teacher_side(kept_RC, soft.p_RC, work_RC) if moments else None
+    shift_RC = _shift(soft, kept_RC, eps, work_RC)
+    y_RC = soft.x_RC.add_(shift_RC)
+    r_RC = soft.p_RC.add_(eps)
+    if teacher is None:
+        difference_RC = soft.q_RC.mul_(1 + extra).sub_(r_RC)
+        return divergence(r_RC, y_RC, difference_RC, surplus=Surplus(extra, None))
+    centred_RC = kept_RC - teacher.mean_R.unsqueeze(1)
+    surplus = Surplus(extra, extra * (2 + (soft.q_RC * (y_RC - centred_RC)).sum(1)))
+    difference_RC = soft.q_RC.mul_(1 + extra).sub_(r_RC)
+    correction_R = eps * centred_RC.mul_(y_RC).sum(1) - shift_RC.mul_(difference_RC).sum(1)
+    found = divergence(r_RC, y_RC, difference_RC, teacher, surplus)
+    assert found.bracket_R is not None
+    return Divergence(found.value_R, found.bracket_R + correction_R)
+
+
+def _shift(soft: Softened, b_RC: torch.Tensor, eps: float, work_RC: torch.Tensor) -> torch.Tensor:
+    """log(1 + eps / p), in `work_RC`; where p is below e^-60 and may be 0 in float32, log eps - log p."""
+    below_RC = (soft.log_normaliser_t_R1 - 60 - b_RC).clamp_min_(0)
+    torch.clamp_min(soft.p_RC, exp(-60), out=work_RC).reciprocal_().mul_(eps)
+    if work_RC.dtype == torch.float64:
+        return work_RC.log1p_().add_(below_RC)
+    return work_RC.add_(1).log_().add_(below_RC)  # log1p is 5 times slower, and its digits beyond float32's are lost
