@@ -172,7 +172,7 @@ class Method(nn.Module, ABC):
 
     def divergence(self, batch: MethodInput) -> torch.Tensor:
         """The term that `Weights.kd` weighs: KL_T at the batch's temperature, or a method's own form of it."""
-        return kl(batch.student.logits, batch.taught.logits, batch.temperature)  # type: ignore[arg-type]
+        return kl(batch.student.logits, batch.taught.logits, batch.temperature)
 
     @abstractmethod
     def forward(self, batch: MethodInput) -> torch.Tensor | None:
