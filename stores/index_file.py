@@ -17,7 +17,7 @@ import numpy as np
 from stores.atomic import fsync_path, publish, rename_if_new
 from stores.difference import first_difference
 from stores.errors import StoreFormatError
-from stores.layout import HEAD_FILE, STORE_FILE, VIEWS_FOLDER, ShardKey, parse_shard, parse_view
+from stores.layout import HDF5_VERSION, HEAD_FILE, STORE_FILE, VIEWS_FOLDER, ShardKey, parse_shard, parse_view
 from stores.manifest import Manifest
 from stores.mapped import MappedFileError, map_arrays, write_arrays
 from stores.virtual import check_member, write_views
@@ -227,7 +227,7 @@ def _manifest_text(path: Path) -> str:
 
 def _write_store_file(path: Path, manifest: Manifest, keys: list[ShardKey], head: tuple[int, ...] | None) -> None:
     # built in memory: HDF5 cannot close a file on a full disk, a plain write says in one word what is wrong
-    with h5py.File(path, "w", libver="latest", driver="core", backing_store=False) as file:
+    with h5py.File(path, "w", libver=HDF5_VERSION, driver="core", backing_store=False) as file:
         file.attrs["manifest"] = manifest.to_text()
         file.attrs["version"] = np.int64(manifest.version)
         file.attrs["fingerprint"] = manifest.fingerprint()

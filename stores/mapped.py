@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from stores.atomic import publish
+from stores.layout import HDF5_VERSION
 
 _BLOCK_BYTES = 1 << 24
 
@@ -34,7 +35,7 @@ class MappedArrays:
 def write_arrays(path: Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
     """Write `arrays` as contiguous, checksummed datasets of a new file at `path`, atomically."""
     with publish(path) as temporary:
-        with h5py.File(temporary, "w", libver="latest", locking=False) as file:
+        with h5py.File(temporary, "w", libver=HDF5_VERSION, locking=False) as file:
             file.attrs["header"] = json.dumps(header, sort_keys=True)
             for name, array in arrays.items():
                 _write_dataset(file, name, np.ascontiguousarray(array))

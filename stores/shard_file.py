@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from stores.codecs.base import Field
-from stores.layout import ShardKey
+from stores.layout import HDF5_VERSION, ShardKey
 from stores.manifest import STORE_VERSION, Manifest
 
 SHARD_KIND = "reflux store shard"
@@ -61,7 +61,7 @@ def create_shard_file(
     }
     aligned = {"alignment_threshold": 1, "alignment_interval": ALIGNMENT_BYTES}
     image, rows = _SparseImage(), key.stop - key.start
-    with h5py.File(image, "w", libver="latest", locking=False, **aligned) as file:
+    with h5py.File(image, "w", libver=HDF5_VERSION, locking=False, **aligned) as file:
         file.attrs["header"] = json.dumps(header, sort_keys=True)
         file.attrs["manifest"] = manifest.to_text()
         places = {field.name: _create_dataset(file, field, rows) for field in shard_columns(fields)}

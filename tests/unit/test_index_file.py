@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from store_files import NUM_CLASSES, flip, rows_of, small_manifest, small_store, write_shard
 
+from stores import layout
 from stores.codecs.dense_f16 import DenseF16
 from stores.codecs.topk import TopK
 from stores.errors import StoreFormatError
@@ -315,3 +316,11 @@ def test_folders_without_permission_are_one_message(tmp_path: Path) -> None:
         assert "Permission denied" in in_a_child("nobody", store / "s")
     finally:
         shutil.rmtree(store)
+
+
+def test_no_file_is_written_in_a_format_that_only_the_newest_hdf5_reads() -> None:
+    """HDF5 1.14 does not open what 2.0 writes as "latest"; 1.10's h5dump reads these files."""
+    sources = [path.read_text() for path in Path(layout.__file__).parent.rglob("*.py")]
+    assert sum("libver=HDF5_VERSION" in source for source in sources) >= 3
+    assert not [source for source in sources if "libver=" in source.replace("libver=HDF5_VERSION", "")]
+    assert layout.HDF5_VERSION == ("v110", "v110")
