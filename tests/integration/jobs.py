@@ -30,7 +30,7 @@ START_S = 240.0  # a start imports torch: seconds on an idle machine, minutes on
 _POLL_S = 0.005
 _SPEED_FIELDS = {"images_per_s", "data_wait_share", "slowest_rank", "slowest_rank_wait_share"}
 _FORKS = get_context("forkserver")
-_FORKS.set_forkserver_preload(["launch.imagenet", "pipeline.fit"])
+_FORKS.set_forkserver_preload(["launch.imagenet", "pipeline.fit", "precompute.fill"])
 
 
 class Job:
@@ -66,12 +66,12 @@ class Job:
 
 
 class ForkedJob(Job):
-    """Ranks without torchrun; with one rank, the plain `python launch/imagenet.py`."""
+    """Ranks without torchrun; with one rank, the plain `python launch/imagenet.py`, or another program's `entry`."""
 
-    def __init__(self, arguments: Sequence[str], *, log: Path, size: int = 1) -> None:
+    def __init__(self, arguments: Sequence[str], *, log: Path, size: int = 1, entry: Callable[[], None] = main) -> None:
         super().__init__(log)
         places = [_place(rank, size, port) for port in [free_port()] for rank in range(size)]
-        self._ranks = [_FORKS.Process(target=_run_rank, args=(list(arguments), place, log)) for place in places]
+        self._ranks = [_FORKS.Process(target=_run_rank, args=(list(arguments), place, log, entry)) for place in places]
         for rank in self._ranks:
             rank.start()
 
@@ -287,12 +287,12 @@ def _place(rank: int, size: int, port: int) -> dict[str, str]:
     return {**{name: str(value) for name, value in ranks.items()}, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
-def _run_rank(arguments: list[str], place: dict[str, str], log: Path) -> None:
+def _run_rank(arguments: list[str], place: dict[str, str], log: Path, entry: Callable[[], None]) -> None:
     """In the forked process: become the command line."""
     _settle(place, log)
     sys.argv = [str(PROGRAM), *arguments]
     try:
-        run_command(main)
+        run_command(entry)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

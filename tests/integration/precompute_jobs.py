@@ -1,0 +1,72 @@
+"""Precompute jobs as real processes, and what they leave behind."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+from jobs import ForkedJob, run_to_end
+
+from precompute.__main__ import main
+
+TEACHER = """
+from torch import nn
+
+
+def teacher(*, num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.SiLU(),
+        nn.Conv2d(8, 16, 3, stride=2), nn.SiLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, num_classes),
+    )
+"""
+
+
+def write_teacher(folder: Path) -> str:
+    """Write a small convolutional teacher; returns its name for `--teacher`."""
+    path = folder / "own.py"
+    path.write_text(TEACHER)
+    return f"{path}:teacher@random"
+
+
+def synthetic_flags(teacher: str, samples: int) -> list[str]:
+    """A job on images that exist nowhere."""
+    data = ["--backend", "synthetic", "--synthetic-samples", str(samples), "--synthetic-classes", "10"]
+    return ["--teacher", teacher, *data, "--resolution", "32", "--threads", "1", "--device", "cpu"]
+
+
+def start(flags: Sequence[str], store: Path, *, size: int = 1, log: Path | None = None) -> ForkedJob:
+    """Start a job."""
+    arguments = [*flags, "--store", str(store)]
+    return ForkedJob(arguments, log=log or store.parent / f"{store.name}.log", size=size, entry=main)
+
+
+def fill(flags: Sequence[str], store: Path, *, size: int = 1, expected: int = 0) -> str:
+    """Run a job to its end; returns what it printed."""
+    return run_to_end(start(flags, store, size=size), expected=expected)
+
+
+def shards_of(store: Path) -> list[Path]:
+    """Every sealed shard, relative to the store."""
+    return sorted(path.relative_to(store) for path in (store / "views").glob("*/rows-*.h5"))
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    """The bytes of every dataset of every shard, by shard and name."""
+    found = {}
+    for shard in shards_of(store):
+        with h5py.File(store / shard) as file:
+            for name in file:
+                found[f"{shard}/{name}"] = file[name][...].tobytes()
+    return found
+
+
+def check_equal(store: Path, expected: Path) -> None:
+    """The two stores hold the same shards, datasets and bytes."""
+    ours, theirs = contents(store), contents(expected)
+    assert list(ours) == list(theirs)
+    assert [name for name, value in ours.items() if value != theirs[name]] == []
+
+
+def leftovers(store: Path) -> list[Path]:
+    """Temporary files."""
+    return list(store.rglob(".*.tmp"))
