@@ -44,8 +44,8 @@ def check_pixels(config: RunConfig, stored: StoredOutputs, source: Source, loade
         if divergence > limit:
             raise StoreError(
                 "the store's pixels were made in another way, and the teacher tells them apart:"
-                f" mean KL {divergence:.3g} over {_NUM_ROWS} rows, allowed {limit:.3g}.\n{sides}\n"
-                "Train with the store's backend, or accept the difference with --max-divergence."
+                f"\nmean KL {divergence:.3g} over {_NUM_ROWS} rows, {limit:.3g} is allowed.\n{sides}\n"
+                f"Train with the store's backend, or accept the difference: --max-divergence {2 * divergence:.0e}"
             )
         print(
             f"pixels are made in another way than the store's: mean KL {divergence:.3g}, allowed {limit:.3g}\n{sides}"
@@ -57,7 +57,10 @@ def check_pixels(config: RunConfig, stored: StoredOutputs, source: Source, loade
 def _limit(config: RunConfig, stored: StoredOutputs) -> float:
     if config.teaching.max_divergence is not None:
         return config.teaching.max_divergence
-    return _FLOORS * float(stored.reader.manifest.measured.get("noise_floor", {}).get("kl", 0.0))
+    measured = stored.reader.manifest.measured
+    codecs = measured.get("codecs", {}).values()
+    floor = measured.get("noise_floor", {}).get("kl", 0.0) + max((codec["kl"] for codec in codecs), default=0.0)
+    return _FLOORS * float(floor)
 
 
 def _divergence(config: RunConfig, stored: StoredOutputs, source: Source, loader: Loader, world: World) -> float:

@@ -296,11 +296,14 @@ class Session:
         for note in job.choice.notes:
             say(note)
         num_views, epochs = job.config.views.num_views, job.config.optimisation.epochs
-        if num_views is not None and epochs / num_views > _FEW_REPEATS:
-            self._console.warn(
-                f"{epochs} epochs see {num_views} view(s) {epochs / num_views:.1f} times each;"
-                f" students overfit views seen more than about {_FEW_REPEATS} times. Consider more --num-views."
-            )
+        if num_views is not None and epochs > num_views:
+            often = f"{epochs} epochs see {num_views} view(s) {epochs / num_views:.1f} times each"
+            if epochs / num_views <= _FEW_REPEATS:
+                say(often)
+            else:
+                self._console.warn(
+                    f"{often}; students overfit views seen more than about {_FEW_REPEATS} times. Consider more views."
+                )
         if self.step:
             say(f"going on after step {self.step} of {job.total_steps} (epoch {self._epoch(self.step):.2f})")
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from stores.reader import StoreReader, open_store
 
 from pipeline.core.config import RunConfig
 from pipeline.core.dist import World
@@ -18,6 +17,7 @@ from stores.codecs.base import Codec
 from stores.errors import StoreFormatError
 from stores.index_file import read_head
 from stores.manifest import Manifest
+from stores.reader import StoreReader, open_store
 
 _OUTPUTS = frozenset({"logits", "embedding", "head"})
 _SHOWN = 8
@@ -208,9 +208,6 @@ def _from_store(
     notes = [f"teacher outputs: {source}, {reader.path}, views {_ranges(sorted(views))}, {_describe(manifest)}"]
     if source == "stored" and config.teacher not in (None, name):
         notes.append(f"--teacher {config.teacher} is not run: the store's teacher is {name}")
-    epochs = config.optimisation.epochs
-    if source == "stored" and num_views is not None and epochs > num_views:
-        notes.append(f"{epochs} epochs over {num_views} view(s): each is seen {epochs / num_views:.1f} times")
     teacher = name if source == "stored" else config.teacher
     stored = StoredOutputs(reader, views, picked.logits, picked.embedding, picked.head)
     return TeacherChoice(source, stored, teacher, num_views, tuple(notes))

@@ -1,0 +1,101 @@
+"""A student that learns from stored rows is the one that learns from the teacher online, on the same views.
+
+The student is smooth: over ReLU's kinks a rounding error in the teacher's logits would grow as any other does.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobs import CommandJob, ForkedJob, lines_of, photo_flags, run_to_end, state_of, write_dropout_student
+
+STEPS, VIEWS = 20, 2
+TEACHER = "demo_teacher@random"
+
+
+@pytest.fixture(scope="module")
+def store(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of three views of 72 photos, dense, in shards of 20 rows."""
+    folder = tmp_path_factory.mktemp("store")
+    fill_store(photo_folder, folder / "store", views=f"0:{VIEWS}")
+    return folder / "store"
+
+
+def fill_store(photos: Path, store: Path, *, views: str) -> None:
+    source = ["--train-dir", str(photos), "--backend", "torchvision", "--policy", "demo_train", "--resolution", "32"]
+    size = ["--views", views, "--batch", "8", "--shard-rows", "20", "--threads", "1", "--device", "cpu"]
+    command = ["-m", "precompute", "--teacher", TEACHER, "--store", str(store), *source, *size]
+    run_to_end(CommandJob([sys.executable, *command], log=store.parent / "log"))
+
+
+def train(photos: Path, val: Path, run: Path, *more: str, expected: int = 0) -> str:
+    """A short run of the smoke recipe on photos; returns what it printed."""
+    run.parent.mkdir(exist_ok=True)
+    length = ["--epochs", "7", "--max-steps", str(STEPS), "--batch", "24", "--micro-batches", "2"]
+    pace = ["--log-every", "1", "--eval-every", "100", "--amp", "off", "--teacher-precision", "fp32"]
+    student = ["--student", write_dropout_student(run.parent), "--lr", "0.02"]
+    flags = ["smoke", *photo_flags(photos, val), *student, "--teacher", TEACHER, *length, *pace]
+    return run_to_end(ForkedJob([*flags, "--out", str(run), *more], log=run.parent / "log"), expected=expected)
+
+
+def losses(run: Path) -> dict[int, dict[str, Any]]:
+    return {line["step"]: line for line in lines_of(run / "metrics.jsonl") if line["kind"] == "train"}
+
+
+def test_stored_losses_follow_the_online_ones(
+    store: Path, photo_folder: Path, val_folder: Path, tmp_path: Path
+) -> None:
+    online, stored = tmp_path / "online" / "run", tmp_path / "stored" / "run"
+    train(photo_folder, val_folder, online, "--num-views", str(VIEWS))
+    said = train(photo_folder, val_folder, stored, "--store", str(store), "--teacher-source", "stored")
+    assert "teacher outputs: stored" in said
+    first, second = losses(online), losses(stored)
+    assert sorted(first) == sorted(second) == list(range(1, STEPS + 1))
+    for step, line in first.items():
+        for term in ("loss", "ce", "kd"):
+            assert second[step][term] == pytest.approx(line[term], rel=1e-3), f"{term} of step {step}"
+    summary = json.loads((stored / "summary.json").read_text())
+    assert (summary["teacher_source"], summary["teacher"]) == ("stored", TEACHER)
+    assert len(summary["store"]) == 64
+
+
+def test_hybrid_reads_stored_views_and_runs_the_others(
+    store: Path, photo_folder: Path, val_folder: Path, tmp_path: Path
+) -> None:
+    """Epoch 2 is of a view that the store has not: with the same weights its losses would be the online ones."""
+    online, hybrid = tmp_path / "online" / "run", tmp_path / "hybrid" / "run"
+    train(photo_folder, val_folder, online)
+    train(photo_folder, val_folder, hybrid, "--store", str(store), "--teacher-source", "hybrid")
+    first, second = losses(online), losses(hybrid)
+    for step, line in first.items():
+        assert second[step]["loss"] == pytest.approx(line["loss"], rel=1e-3)
+
+
+def test_a_run_may_not_change_its_source(store: Path, photo_folder: Path, val_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run" / "run"
+    source = ["--store", str(store), "--teacher-source", "stored"]
+    train(photo_folder, val_folder, run, *source, "--max-steps", "3")
+    message = train(photo_folder, val_folder, run, "--num-views", str(VIEWS), expected=2)
+    assert "teaching.teacher_source" in message
+    train(photo_folder, val_folder, run, *source, "--max-steps", "5")
+    assert state_of(run)["step"] == 5
+
+
+def test_a_hybrid_of_two_teachers_and_other_pixels_are_refused_with_figures(
+    store: Path, photo_folder: Path, val_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run" / "run"
+    seed = ["--run-seed", "1"]  # random weights follow it
+    message = train(
+        photo_folder, val_folder, run, "--store", str(store), "--teacher-source", "hybrid", *seed, expected=2
+    )
+    assert "weights differ" in message
+    run = tmp_path / "pixels" / "run"
+    other = ["--store", str(store), "--teacher-source", "stored", "--backend", "dali"]
+    message = train(photo_folder, val_folder, run, *other, expected=1)
+    assert "mean KL" in message
+    assert "--max-divergence" in message
+    said = train(photo_folder, val_folder, run, *other, "--max-divergence", "1", "--max-steps", "2")
+    assert "mean KL" in said
