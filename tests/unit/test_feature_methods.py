@@ -1,0 +1,247 @@
+"""Do the methods on feature maps have the sizes that are known of them, and say no where they must?"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pipeline.core.errors import ConfigError
+from pipeline.engine.distiller import Distiller, StudentNumerics
+from pipeline.methods.base import Method, MethodInput, Setting
+from pipeline.methods.ofd import OFD
+from pipeline.methods.registry import build_method
+from pipeline.methods.reviewkd import ReviewKD
+from pipeline.methods.semckd import SemCKD
+from pipeline.methods.simkd import SimKD
+from pipeline.models.demo import demo_student, demo_teacher
+from pipeline.models.network import Network
+from pipeline.models.norms import norm_before
+from pipeline.models.outputs import Outputs
+
+METHODS = ("at", "fitnet", "ofd", "reviewkd", "semckd", "simkd", "sp", "vid")
+SIDES = (56, 28, 14, 7)
+R18 = R34 = (64, 128, 256, 512)
+R50, MV1 = (256, 512, 1024, 2048), (128, 256, 512, 1024)
+BATCH, CLASSES = 8, 5
+
+
+def published_setting(student: tuple[int, ...], teacher: tuple[int, ...]) -> Setting:
+    """Two ImageNet networks at 224 pixels, with both kinds of taps."""
+
+    def maps(widths: tuple[int, ...]) -> dict[str, tuple[int, int, int]]:
+        stages = {f"stage{n}": (c, s, s) for n, (c, s) in enumerate(zip(widths, SIDES, strict=True), start=1)}
+        return {**stages, **{f"{name}.pre": shape for name, shape in stages.items()}}
+
+    return Setting(
+        student_dim=student[-1],
+        teacher_dim=teacher[-1],
+        num_classes=1000,
+        student_maps=maps(student),
+        teacher_maps=maps(teacher),
+        micro_batch=64,
+        head=(torch.zeros(1000, teacher[-1]), torch.zeros(1000)),
+        teacher_norms={f"stage{n}.pre": (torch.ones(c), torch.zeros(c)) for n, c in enumerate(teacher, start=1)},
+    )
+
+
+# millions of trainable parameters of the authors' modules: ResNet-34 -> ResNet-18, ResNet-50 -> MobileNetV1
+@pytest.mark.parametrize(
+    ("name", "arguments", "narrow", "wide"),
+    [
+        ("at", {}, 0.0, 0.0),
+        ("fitnet", {"stage": "stage1"}, 0.004, 0.034),
+        ("fitnet", {"stage": "stage2"}, 0.017, 0.133),
+        ("vid", {}, 1.05, 13.9),
+        ("semckd", {}, 54.8, 862.0),
+        ("reviewkd", {"preset": "official"}, 7.55, None),
+        ("reviewkd", {"preset": "official_mobilenet"}, None, 14.3),
+        ("ofd", {}, 0.35, 2.8),
+    ],
+)
+def test_trainable_parts_are_as_large_as_the_authors(
+    name: str, arguments: dict[str, Any], narrow: float | None, wide: float | None
+) -> None:
+    for expected, (student, teacher) in ((narrow, (R18, R34)), (wide, (MV1, R50))):
+        method = build_method(name, arguments)
+        with torch.device("meta"):  # 3.4 GB of SemCKD need not be there to be counted
+            method.build(published_setting(student, teacher))
+        found = sum(parameter.numel() for parameter in method.parameters()) / 1e6
+        assert expected is None or found == pytest.approx(expected, rel=0.02, abs=5e-4)
+
+
+@pytest.mark.parametrize(("student", "teacher", "expected"), [(R18, R34, 0.85), (MV1, R50, 12.6)])
+def test_simkds_student_grows_by_the_projector(
+    student: tuple[int, ...], teacher: tuple[int, ...], expected: float
+) -> None:
+    method = SimKD()
+    method.build(published_setting(student, teacher))
+    grown = method.student_network(nn.Identity())
+    assert sum(p.numel() for p in grown.parameters() if p.requires_grad) / 1e6 == pytest.approx(expected, rel=0.02)
+    assert not list(method.parameters())
+
+
+def networks(method: Method) -> tuple[nn.Module, Network]:
+    """The demo's student, as the method makes it, and its teacher, for 64-pixel images."""
+    needs = method.needs
+    torch.manual_seed(1)
+    student = Network(demo_student(num_classes=CLASSES), taps=sorted(needs.student))
+    maps = needs.teacher - {"logits", "embedding", "head"}
+    teacher = Network(demo_teacher(num_classes=CLASSES), taps=sorted(maps)).requires_grad_(False)
+    blank = torch.zeros(2, 3, 64, 64)
+    method.build(
+        Setting(
+            student_dim=student.embedding_dim,
+            teacher_dim=teacher.embedding_dim,
+            num_classes=CLASSES,
+            student_maps={k: tuple(v.shape[1:]) for k, v in student(blank).features.items()},
+            teacher_maps={k: tuple(v.shape[1:]) for k, v in teacher(blank).features.items()},
+            micro_batch=BATCH,
+            head=(teacher.head.weight.detach(), teacher.head.bias.detach()),
+            teacher_norms={tap: _values(norm_before(teacher, tap)) for tap in needs.norms},
+        )
+    )
+    return method.student_network(student), teacher
+
+
+def _values(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    return norm.weight.detach(), norm.bias.detach()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(BATCH, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def labels() -> Tensor:
+    return torch.arange(BATCH) % CLASSES
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_half_precision_maps_give_a_float32_term_near_the_exact_one(name: str, images: Tensor, labels: Tensor) -> None:
+    terms = {}
+    for precision in ("off", "bf16"):
+        method = build_method(name, {})
+        student, teacher = networks(method)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            outputs = student(images), teacher(images)
+        for side in outputs if precision == "bf16" else ():
+            assert {value.dtype for value in side.features.values()} == {torch.bfloat16}
+        term = method(MethodInput(*outputs, labels, labels, epoch=0))
+        assert term is not None
+        term.backward()
+        assert term.dtype == torch.float32
+        assert all(
+            p.grad is None or (p.grad.isfinite().all() and p.grad.dtype == torch.float32) for p in student.parameters()
+        )
+        terms[precision] = term.item()
+    assert terms["bf16"] == pytest.approx(terms["off"], rel=0.05)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_initial_values_are_a_function_of_the_seed(name: str) -> None:
+    states = []
+    for disturbance in (3, 4):
+        method = build_method(name, {})
+        torch.manual_seed(disturbance)
+        before = torch.get_rng_state()
+        setting = published_setting((4, 6, 8, 10), (5, 7, 9, 11))
+        method.build(setting)
+        student = method.student_network(nn.Identity())
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append({**method.state_dict(), **student.state_dict()})
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
+
+
+def test_simkds_student_under_ddp_uses_every_parameter(images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+    method = SimKD()
+    student, teacher = networks(method)
+    numerics = StudentNumerics(torch.device("cpu"), amp="off", label_smoothing=0.0)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        distiller = Distiller(student, method, numerics, compiled=False)  # type: ignore[arg-type]
+        wrapped = nn.parallel.DistributedDataParallel(distiller)
+        for _ in range(2):  # an unused parameter is an error at the second pass
+            wrapped(images, labels, labels, teacher(images), 0)["loss"].backward()
+    finally:
+        dist.destroy_process_group()
+    frozen = [name for name, parameter in student.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["head.weight", "head.bias"]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters() if p.requires_grad)
+
+
+def test_simkds_student_answers_by_projector_and_teachers_head(images: Tensor) -> None:
+    method = SimKD()
+    student, teacher = networks(method)
+    outputs: Outputs = student.eval()(images)
+    pooled = student.projector(outputs.features["stage4"]).mean(dim=(2, 3))
+    torch.testing.assert_close(outputs.logits, teacher.head(pooled))
+    assert not method.plain_student()
+    assert not any(key.startswith("network.model.fc") for key in student.model.state_dict())
+    twin = copy.deepcopy(student)
+    torch.testing.assert_close(twin(images).logits, outputs.logits)
+    with torch.no_grad():
+        larger = student(torch.zeros(2, 3, 96, 96))
+    assert larger.logits.shape == (2, CLASSES)
+
+
+def test_simkd_refuses_a_head_that_is_not_on_the_last_map() -> None:
+    setting = published_setting(R18, R34)
+    with pytest.raises(ConfigError, match=r"(?s)512 channels.*a classifier of 4096 inputs.*Choose a teacher"):
+        SimKD().build(Setting(**{**vars(setting), "head": (torch.zeros(10, 4096), torch.zeros(10))}))
+
+
+def test_semckd_refuses_another_micro_batch(images: Tensor, labels: Tensor) -> None:
+    method = SemCKD()
+    student, teacher = networks(method)
+    with pytest.raises(ConfigError, match=r"(?s)made for: 8\s+found: +6.*--micro-batches"):
+        method(MethodInput(student(images[:6]), teacher(images[:6]), labels[:6], labels[:6], epoch=0))
+    with pytest.raises(ConfigError, match="micro-batch of 4 samples or more, got 3"):
+        SemCKD().build(Setting(**{**vars(published_setting(R18, R34)), "micro_batch": 3}))
+
+
+def test_reviewkd_needs_two_samples_and_warms_up() -> None:
+    setting = published_setting((4, 4, 4, 4), (4, 4, 4, 4))
+    with pytest.raises(ConfigError, match=r"(?s)2 or more: got 1.*--micro-batches"):
+        ReviewKD().build(Setting(**{**vars(setting), "micro_batch": 1}))
+    embedding, features = (
+        torch.randn(2, 4),
+        {f"stage{n}": torch.randn(2, 4, s, s) for n, s in enumerate((8, 4, 2, 1), 1)},
+    )
+    outputs = Outputs(torch.randn(2, 5), embedding, features)
+    shares = []
+    for first, epoch in ((0, 0), (0, 5), (0, 50), (1, 0)):
+        method = ReviewKD(warmup_epochs=20, first_epoch=first)
+        method.build(setting)
+        plain = ReviewKD()
+        plain.build(setting)
+        inputs = MethodInput(outputs, outputs, torch.zeros(2), torch.zeros(2), epoch=epoch)
+        shares.append((method(inputs) / plain(inputs)).item())
+    assert shares == pytest.approx([0.0, 0.25, 1.0, 0.05])
+
+
+def test_fitnet_as_in_repdistiller_refuses_odd_sizes() -> None:
+    setting = Setting(1, 2, {"stage2": (4, 7, 7)}, {"stage2": (5, 12, 12)})
+    with pytest.raises(ConfigError, match=r"(?s)student: \(4, 7, 7\)\s+teacher: \(5, 12, 12\).*--variant simkd"):
+        build_method("fitnet", {"preset": "repdistiller"}).build(setting)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_tap_that_is_no_map_is_refused(name: str) -> None:
+    if name in ("at", "sp"):  # without trainable parts: nothing to fit
+        return
+    setting = Setting(**{**vars(published_setting(R18, R34)), "teacher_maps": {"stage9": (1, 2, 3)}})
+    with pytest.raises(ConfigError, match=r"teacher has none at 'stage\d(.pre)?'. It has: stage9 \(1, 2, 3\)"):
+        build_method(name, {}).build(setting)
+
+
+def test_ofd_refuses_a_teacher_without_batch_norm() -> None:
+    setting = published_setting(R18, R34)
+    with pytest.raises(ConfigError, match=r"(?s)none is known for \['stage1.pre'.*Choose a teacher with BatchNorm"):
+        OFD().build(Setting(**{**vars(setting), "teacher_norms": {}}))
+    assert OFD(teacher_mode="train").needs.teacher_mode == "train"
