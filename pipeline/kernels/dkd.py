@@ -1,0 +1,211 @@
+"""Decoupled distillation (Zhao et al. 2022, arXiv:2203.08679): how sure of the label, and how the rest is shared.
+
+Legend: B batch, R rows of a block, C classes; y labels; p, q softmax of the teacher's and the student's logits over the
+classes that are not the label; u = log(p_y / (1 - p_y)) the log odds of the label, of teacher (t) and student (s).
+TCKD = KL(Bernoulli(sigmoid(u_t)) || Bernoulli(sigmoid(u_s))), NCKD = KL(p || q).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from pipeline.kernels.gradient import Differentiated, with_gradient
+from pipeline.kernels.rows import (
+    Softened,
+    blocks,
+    column,
+    divergence,
+    mean_of_rows,
+    of_block,
+    scratch,
+    soften,
+    teacher_side,
+    wants_gradient,
+    working_dtype,
+)
+
+_FAR_BELOW = -1e30  # stands for -inf in the label's place: still finite after a division by the temperature
+
+
+def dkd(
+    student_logits_BC: torch.Tensor,
+    teacher_logits_BC: torch.Tensor,
+    labels_B: torch.Tensor,
+    temperature: float | torch.Tensor,
+    *,
+    alpha: float,
+    beta: float,
+) -> torch.Tensor:
+    """Batch mean of T^2 (alpha TCKD + beta NCKD), a scalar in float32 (float64 for float64).
+
+    Finite for any finite logits, where the published code takes the logarithm of sums that underflow; the label is left
+    out of NCKD exactly, not by subtracting 1000. With two classes NCKD is 0. No gradient flows to the teacher.
+
+    Args:
+        student_logits_BC: logits of any floating type.
+        teacher_logits_BC: logits of any floating type.
+        labels_B: int64.
+        temperature: a number, or a tensor with one element or one for each sample; gradient reaches a tensor that asks
+            for it, the factor T^2 included.
+        alpha: weight of TCKD.
+        beta: weight of NCKD.
+    """
+    return fused(student_logits_BC, teacher_logits_BC, labels_B, temperature, alpha=alpha, beta=beta)
+
+
+def reference(
+    student_logits_BC: torch.Tensor,
+    teacher_logits_BC: torch.Tensor,
+    labels_B: torch.Tensor,
+    temperature: float | torch.Tensor,
+    *,
+    alpha: float,
+    beta: float,
+) -> torch.Tensor:
+    """`dkd` as its formula, differentiated by autograd; exact in float64."""
+    dtype = working_dtype(student_logits_BC, teacher_logits_BC)
+    if isinstance(temperature, torch.Tensor):
+        temperature = temperature.to(dtype).reshape(-1, 1)
+    student_B2, student_log_BC = _split(student_logits_BC.to(dtype) / temperature, labels_B)
+    teacher_B2, teacher_log_BC = _split(teacher_logits_BC.detach().to(dtype) / temperature, labels_B)
+    tckd_B1 = (teacher_B2.exp() * (teacher_B2 - student_B2)).sum(1, keepdim=True)
+    nckd_B1 = (teacher_log_BC.exp() * (teacher_log_BC - student_log_BC)).sum(1, keepdim=True)
+    return (temperature**2 * (alpha * tckd_B1 + beta * nckd_B1)).mean()
+
+
+def _split(scaled_BC: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of label and rest (B, 2), and of each other class within the rest (B, C - 1)."""
+    classes = scaled_BC.shape[1]
+    others = torch.arange(classes - 1, device=scaled_BC.device).expand(len(scaled_BC), -1)
+    others_BC = scaled_BC.gather(1, others + (others >= labels_B.unsqueeze(1)))
+    label_B1 = scaled_BC.gather(1, labels_B.unsqueeze(1))
+    rest_B1 = torch.logsumexp(others_BC, 1, keepdim=True)
+    return torch.log_softmax(torch.cat([label_B1, rest_B1], 1), 1), torch.log_softmax(others_BC, 1)
+
+
+def fused(
+    student_logits_BC: torch.Tensor,
+    teacher_logits_BC: torch.Tensor,
+    labels_B: torch.Tensor,
+    temperature: float | torch.Tensor,
+    *,
+    alpha: float,
+    beta: float,
+) -> torch.Tensor:
+    """`dkd` in closed form with torch's operations, on any device."""
+    weights = Weights(alpha, beta, moments=wants_gradient(temperature))
+    with torch.no_grad():
+        found = _differentiate(student_logits_BC, teacher_logits_BC, labels_B, temperature, weights)
+    return with_gradient(found, student_logits_BC, temperature)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the two parts, and whether the temperature's gradient is wanted."""
+
+    alpha: float
+    beta: float
+    moments: bool
+
+
+def _differentiate(
+    student_BC: torch.Tensor,
+    teacher_BC: torch.Tensor,
+    labels_B: torch.Tensor,
+    temperature: float | torch.Tensor,
+    weights: Weights,
+) -> Differentiated:
+    dtype = working_dtype(student_BC, teacher_BC)
+    temperature_B1 = column(temperature, student_BC, dtype)
+    gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
+    values, brackets = [], []
+    for rows in blocks(student_BC, moments=True):
+        of_rows, labels_R1 = of_block(temperature_B1, rows), labels_B[rows].unsqueeze(1)
+        b_RC, *more = scratch(gradient_BC[rows], 4 if weights.moments else 3)
+        label_s_R1 = _scaled_others(student_BC[rows], labels_R1, of_rows, gradient_BC[rows])
+        label_t_R1 = _scaled_others(teacher_BC[rows], labels_R1, of_rows, b_RC)
+        value_R, bracket_R = _rows(gradient_BC[rows], b_RC, more, (label_s_R1, label_t_R1, labels_R1), weights)
+        values.append(value_R)
+        brackets.append(bracket_R)
+    bracket_B = torch.cat([part for part in brackets if part is not None]) if weights.moments else None
+    return mean_of_rows(torch.cat(values), bracket_B, gradient_BC, temperature)
+
+
+def _scaled_others(
+    logits_RC: torch.Tensor, labels_R1: torch.Tensor, temperature: torch.Tensor | float, out: torch.Tensor
+) -> torch.Tensor:
+    """(z - greatest of the others) / T to `out`, the label far below; and the label's own, (R, 1)."""
+    label_R1 = logits_RC.gather(1, labels_R1).to(out.dtype)
+    out.copy_(logits_RC).scatter_(1, labels_R1, _FAR_BELOW)
+    greatest_R1 = out.amax(1, keepdim=True)
+    out.sub_(greatest_R1).div_(temperature)
+    return (label_R1 - greatest_R1) / temperature
+
+
+def _rows(
+    a_RC: torch.Tensor,
+    b_RC: torch.Tensor,
+    more: list[torch.Tensor],
+    labels: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    weights: Weights,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Value and bracket of each row; `a_RC` becomes the gradient with respect to the student's scaled logits.
+
+    That gradient is, with e = q_y - p_y of the whole softmax: alpha e for the label, and
+    beta (q - p) - alpha e q for the others.
+    """
+    label_s_R1, label_t_R1, labels_R1 = labels
+    p_RC, kept_RC = more[0], more[1]
+    if weights.moments:
+        kept_RC.copy_(b_RC)
+        student_mean_R1 = (torch.softmax(a_RC, 1, out=p_RC).mul_(a_RC)).sum(1, keepdim=True)
+    soft = soften(a_RC, b_RC, p_RC)
+    teacher = teacher_side(kept_RC, soft.p_RC, more[2]) if weights.moments else None
+    shift_R1 = (label_s_R1 - label_t_R1) - (soft.log_normaliser_s_R1 - soft.log_normaliser_t_R1)
+    tckd = _bernoulli(label_t_R1 - soft.log_normaliser_t_R1, label_s_R1 - soft.log_normaliser_s_R1, shift_R1)
+    # without moments `kept_RC` is free
+    share_RC = torch.mul(soft.q_RC, weights.alpha * tckd.error_R1, out=None if weights.moments else kept_RC)
+    difference_RC = soft.q_RC.sub_(soft.p_RC)
+    nckd = divergence(soft.p_RC, soft.x_RC, difference_RC, teacher)
+    difference_RC.mul_(weights.beta).sub_(share_RC).scatter_(1, labels_R1, weights.alpha * tckd.error_R1)
+    value_R = weights.alpha * tckd.value_R1[:, 0] + weights.beta * nckd.value_R
+    if teacher is None or nckd.bracket_R is None:
+        return value_R, None
+    slope_t_R1 = label_t_R1 - teacher.mean_R.unsqueeze(1)  # -T du_t/dT
+    slope_s_R1 = label_s_R1 - student_mean_R1
+    tckd_R1 = 2 * tckd.value_R1 + tckd.teacher_slope_R1 * slope_t_R1 - tckd.error_R1 * slope_s_R1
+    return value_R, weights.alpha * tckd_R1[:, 0] + weights.beta * nckd.bracket_R
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """KL of two Bernoulli distributions.
+
+    Attributes:
+        value_R1: the divergence.
+        error_R1: its derivative by the student's log odds, q_y - p_y.
+        teacher_slope_R1: minus its derivative by the teacher's log odds, p_y (1 - p_y) (u_s - u_t).
+    """
+
+    value_R1: torch.Tensor
+    error_R1: torch.Tensor
+    teacher_slope_R1: torch.Tensor
+
+
+def _bernoulli(teacher_R1: torch.Tensor, student_R1: torch.Tensor, shift_R1: torch.Tensor) -> Bernoulli:
+    """Of log odds u_t and u_s; `shift_R1` is u_s - u_t, given for its digits.
+
+    For a small shift d, log(1 + p (e^d - 1)) - p d; else in log-sigmoids, where nothing cancels or overflows.
+    """
+    p_R1, rest_R1 = torch.sigmoid(teacher_R1), torch.sigmoid(-teacher_R1)
+    near_R1 = shift_R1.clamp(-0.5, 0.5)
+    near_value_R1 = torch.log1p(p_R1 * torch.expm1(near_R1)) - p_R1 * near_R1
+    far_value_R1 = p_R1 * (logsigmoid(teacher_R1) - logsigmoid(student_R1)) + rest_R1 * (
+        logsigmoid(-teacher_R1) - logsigmoid(-student_R1)
+    )
+    # the smaller of the two probabilities has the digits
+    error_R1 = torch.where(teacher_R1 > 0, rest_R1 - torch.sigmoid(-student_R1), torch.sigmoid(student_R1) - p_R1)
+    return Bernoulli(
+        torch.where(shift_R1.abs() < 0.5, near_value_R1, far_value_R1), error_R1, p_R1 * rest_R1 * shift_R1
+    )

@@ -1,0 +1,112 @@
+"""KL divergence between softened, standardised logits (LSKD, Sun et al. 2024, arXiv:2403.01427).
+
+Legend: B batch, R rows of a block, C classes; z logits, m and s their mean and unbiased deviation over classes,
+z' = (z - m) / (1e-7 + s).
+"""
+
+import torch
+
+from pipeline.kernels.gradient import Differentiated, with_gradient
+from pipeline.kernels.kl import reference as kl_reference
+from pipeline.kernels.rows import (
+    blocks,
+    column,
+    divergence,
+    mean_of_rows,
+    of_block,
+    scaled_logits,
+    scratch,
+    soften,
+    teacher_side,
+    wants_gradient,
+    working_dtype,
+)
+
+EPS = 1e-7
+
+
+def standardise(logits_BC: torch.Tensor) -> torch.Tensor:
+    """z', in float32 or float64, with gradient: for losses that have no fused form of their own."""
+    logits_BC = logits_BC.to(working_dtype(logits_BC))
+    centred_BC = logits_BC - logits_BC.mean(dim=1, keepdim=True)
+    return centred_BC / (EPS + logits_BC.std(dim=1, keepdim=True))
+
+
+def zscore_kl(
+    student_logits_BC: torch.Tensor, teacher_logits_BC: torch.Tensor, temperature: float | torch.Tensor
+) -> torch.Tensor:
+    """Batch mean of T^2 KL(softmax(teacher' / T) || softmax(student' / T)), a scalar in float32 (float64 for float64).
+
+    The student's deviation is differentiated; no gradient flows to the teacher.
+
+    Args:
+        student_logits_BC: logits of any floating type.
+        teacher_logits_BC: logits of any floating type.
+        temperature: a number, or a tensor with one element or one for each sample; gradient reaches a tensor that asks
+            for it, the factor T^2 included.
+    """
+    return fused(student_logits_BC, teacher_logits_BC, temperature)
+
+
+def reference(
+    student_logits_BC: torch.Tensor, teacher_logits_BC: torch.Tensor, temperature: float | torch.Tensor
+) -> torch.Tensor:
+    """`zscore_kl` as its formula, differentiated by autograd; exact in float64."""
+    dtype = working_dtype(student_logits_BC, teacher_logits_BC)
+    student_BC, teacher_BC = standardise(student_logits_BC.to(dtype)), standardise(teacher_logits_BC.detach().to(dtype))
+    return kl_reference(student_BC, teacher_BC, temperature)
+
+
+def fused(
+    student_logits_BC: torch.Tensor, teacher_logits_BC: torch.Tensor, temperature: float | torch.Tensor
+) -> torch.Tensor:
+    """`zscore_kl` in closed form with torch's operations, on any device."""
+    moments = wants_gradient(temperature)
+    with torch.no_grad():
+        differentiated = _differentiate(student_logits_BC, teacher_logits_BC, temperature, moments=moments)
+    return with_gradient(differentiated, student_logits_BC, temperature)
+
+
+def _differentiate(
+    student_BC: torch.Tensor, teacher_BC: torch.Tensor, temperature: float | torch.Tensor, *, moments: bool
+) -> Differentiated:
+    dtype = working_dtype(student_BC, teacher_BC)
+    temperature_B1 = column(temperature, student_BC, dtype)
+    gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
+    parts = []
+    for rows in blocks(student_BC, moments=True):
+        of_rows, a_RC = of_block(temperature_B1, rows), gradient_BC[rows]
+        b_RC, p_RC, *more = scratch(a_RC, 4 if moments else 2)
+        scaled_logits(_standardise(teacher_BC[rows], b_RC)[0], of_rows, b_RC)
+        _, deviation_R1 = _standardise(student_BC[rows], a_RC)
+        scaled_logits(a_RC, of_rows, a_RC)
+        kept = more[0].copy_(b_RC) if more else None
+        soft = soften(a_RC, b_RC, p_RC)
+        teacher = None if kept is None else teacher_side(kept, soft.p_RC, more[1])
+        difference_RC = soft.q_RC.sub_(soft.p_RC)
+        parts.append(divergence(soft.p_RC, soft.x_RC, difference_RC, teacher))
+        standard_RC, _ = _standardise(student_BC[rows], b_RC)
+        _through_standardisation(difference_RC, standard_RC, deviation_R1, p_RC)
+    brackets = [part.bracket_R for part in parts if part.bracket_R is not None]
+    bracket_B = torch.cat(brackets) if brackets else None
+    return mean_of_rows(torch.cat([part.value_R for part in parts]), bracket_B, gradient_BC, temperature)
+
+
+def _standardise(logits_RC: torch.Tensor, out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """z' in `out`, and the deviation (R, 1)."""
+    torch.sub(logits_RC, logits_RC.mean(1, keepdim=True, dtype=out.dtype), out=out)
+    deviation_R1 = torch.linalg.vector_norm(out, dim=1, keepdim=True).div_((out.shape[1] - 1) ** 0.5)
+    return out.div_(deviation_R1 + EPS), deviation_R1
+
+
+def _through_standardisation(
+    gradient_RC: torch.Tensor, standard_RC: torch.Tensor, deviation_R1: torch.Tensor, work_RC: torch.Tensor
+) -> None:
+    """From the gradient g by z' to the one by z, in place; `standard_RC` is destroyed.
+
+    dL/dz = [g - mean(g) - z' (sum_c g z') (eps + s) / ((C - 1) s)] / (eps + s); the term with z' is 0 where s is.
+    """
+    classes, shifted_R1 = gradient_RC.shape[1], deviation_R1 + EPS
+    along_R1 = torch.mul(gradient_RC, standard_RC, out=work_RC).sum(1, keepdim=True)
+    along_R1.mul_(shifted_R1 / (deviation_R1.clamp_min(torch.finfo(deviation_R1.dtype).tiny) * (classes - 1)))
+    gradient_RC.sub_(standard_RC.mul_(along_R1)).sub_(gradient_RC.mean(1, keepdim=True)).div_(shifted_R1)
