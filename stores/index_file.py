@@ -61,7 +61,7 @@ def read_manifest(store: Path) -> Manifest:
         StoreFormatError: no store there, unreadable, or of a newer format version.
     """
     file = store / STORE_FILE
-    if file.exists():
+    if _exists(file):
         return Manifest.from_text(_manifest_text(file), str(file))
     keys = list_shards(store)
     if not keys:
@@ -84,7 +84,7 @@ def read_head(store: Path, manifest: Manifest | None = None) -> Head | None:
         StoreFormatError: damaged, or the head of another store.
     """
     path = store / HEAD_FILE
-    if not path.exists():
+    if not _exists(path):
         return None
     remedy = "remove it and run the store's precompute command again, which writes it"
     try:
@@ -130,7 +130,7 @@ def list_shards(store: Path) -> list[ShardKey]:
         folders = [entry.path for entry in _entries(store / VIEWS_FOLDER) if parse_view(entry.name) is not None]
         paths = [Path(entry.path) for folder in folders for entry in _entries(Path(folder))]
     except OSError as error:
-        raise StoreFormatError(f"cannot read the store {store}: {error}") from error
+        raise _unreadable(Path(error.filename or store), error) from error
     keys = (parse_shard(path) for path in paths)
     return sorted(key for key in keys if key is not None)
 
@@ -149,6 +149,17 @@ def writing(store: Path) -> Iterator[None]:
             f"cannot write the store {store}: {_reason(error)}.\n"
             "Make room or give permission, and run the same command again."
         ) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StoreFormatError:
+    return StoreFormatError(f"cannot read {path}: {_reason(error)}.\nGive permission, or mount what holds it.")
 
 
 def _reason(error: OSError | RuntimeError) -> str:
@@ -220,6 +231,8 @@ def _manifest_text(path: Path) -> str:
     try:
         with h5py.File(path, "r", locking=False) as file:
             return str(file.attrs["manifest"])
+    except PermissionError as error:
+        raise _unreadable(path, error) from error
     except (OSError, KeyError, RuntimeError) as error:
         remedy = "\n`python -m stores index STORE` makes it again from the shards." if path.name == STORE_FILE else ""
         raise StoreFormatError(f"{path} holds no readable manifest ({error}).{remedy}") from error

@@ -40,7 +40,7 @@ def verify_store(store: Path, *, on_progress: OnProgress) -> list[Problem]:
     try:
         problems = check_tree(store)
     except OSError as error:
-        raise StoreFormatError(f"cannot read the store {store}: {error}") from error
+        raise StoreFormatError(f"cannot read {error.filename or store}: {error.strerror}") from error
     problems += check_presence(store, manifest, found)
     problems += check_index(store, manifest, found)
     problems += check_head(store, manifest)

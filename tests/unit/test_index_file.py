@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -23,6 +24,8 @@ from stores.errors import StoreFormatError
 from stores.index_file import create_store, list_shards, read_head, read_manifest, write_index
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
+from stores.show import describe_store
+from stores.verify import verify_store
 
 CODECS = (DenseF16(width=NUM_CLASSES), TopK(width=NUM_CLASSES, k=2))
 HEAD = (np.arange(10, dtype="<f4").reshape(5, 2), np.ones(5, "<f4"))
@@ -269,7 +272,7 @@ def test_jobs_that_index_at_one_time_end_with_all_shards(tmp_path: Path) -> None
 
 
 def in_a_child(limit: str, store: Path) -> str:
-    """What create_store and write_index say in a process that may not write, or not much."""
+    """What a process says that may not write, or not much, or that may not even read."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -280,8 +283,12 @@ def in_a_child(limit: str, store: Path) -> str:
             else:
                 os.setgid(65534)
                 os.setuid(65534)
-            create_store(store, small_manifest(), None)
-            write_index(store)
+            if limit == "reader":
+                describe_store(store)
+                verify_store(store, on_progress=lambda done, total: None)
+            else:
+                create_store(store, small_manifest(), None)
+                write_index(store)
         except StoreFormatError as error:
             os.write(writer, str(error).encode())
         finally:
@@ -310,6 +317,14 @@ def test_folders_without_permission_are_one_message(tmp_path: Path) -> None:
     try:
         assert in_a_child("nobody", store).startswith(f"cannot write the store {store}: Permission denied.")
         small_store(store / "s")
+        assert in_a_child("reader", store / "s") == ""
+        for path in (store / "s" / "store.h5", store / "s" / "views", store / "s"):
+            mode = path.stat().st_mode
+            path.chmod(0o700)
+            assert re.search(
+                r"^cannot read .*/s(/store\.h5|/views)?: Permission denied", in_a_child("reader", store / "s")
+            )
+            path.chmod(mode)
         (store / "s" / "views").chmod(0o700)
         assert "Permission denied" in in_a_child("nobody", store / "s")
         store.chmod(0o700)
