@@ -1,10 +1,13 @@
 """How a job ends early: what is still worth finishing, and what a person can do about an error."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.core.errors import RefluxError, StoreError
 from pipeline.data.index import Index
+from pipeline.engine.run_directory import note_failure
 from precompute.work import Unit
 from precompute.writer import cannot_write
 from stores.errors import StoreFormatError
@@ -34,18 +37,51 @@ class Pace:
         return batches * (time.monotonic() - self._started) / self._done < _GRACE_S
 
 
-def with_remedy(error: BaseException, store: Path) -> BaseException:
-    """The RefluxError that says what a person can do about `error`, where that is known; else `error` itself."""
-    if isinstance(error, StoreFormatError):
-        return StoreError(str(error))
-    if isinstance(error, OSError) and error.errno is not None:
-        return cannot_write(store, error)
-    if isinstance(error, RuntimeError) and "gloo" in str(error):
-        return RefluxError(
+@contextmanager
+def remedies(store: Path) -> Iterator[None]:
+    """Turn what a person can do something about into a RefluxError that says what.
+
+    Raises:
+        StoreError: a file of the store cannot be read or written.
+        RefluxError: another rank is gone.
+    """
+    try:
+        yield
+    except StoreFormatError as error:
+        raise StoreError(str(error)) from error
+    except OSError as error:
+        if error.errno is None:
+            raise
+        if str(error.filename).startswith(str(store)):
+            raise cannot_write(store, error) from error
+        raise RefluxError(f"the operating system refused a file: {error}.\nStart the same command again.") from error
+    except RuntimeError as error:
+        if "gloo" not in str(error):
+            raise
+        raise RefluxError(
             "the connection to another rank broke: it was killed (out of memory?), or its machine is gone.\n"
             f"Start the same command again; sealed shards are not made again. ({str(error).splitlines()[0]})"
-        )
-    return error
+        ) from error
+
+
+@contextmanager
+def noted_failures(folder: Path | None, rank: int) -> Iterator[None]:
+    """Say in a job's state.json how the block failed, unless another rank has.
+
+    Args:
+        folder: the job's; None for a job that writes nothing.
+        rank: of this process.
+
+    Raises:
+        PeerError: another rank failed first, and told it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if folder is not None:
+            with suppress(OSError):  # a disk that cannot be read must not take the place of the message
+                note_failure(folder, error, rank)
+        raise
 
 
 def say_gray(index: Index, replaced: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -20,11 +20,11 @@ import numpy as np
 from pipeline.core.dist import World, start_world, stop_world
 from pipeline.data.loader import Batch
 from pipeline.engine.journal import write_state
-from pipeline.engine.run_directory import begin_attempt, note_failure
+from pipeline.engine.run_directory import begin_attempt
 from pipeline.engine.signals import StopRequest
 from precompute.begin import begin_store
 from precompute.config import PrecomputeConfig, check_config, check_store_named, parse_part
-from precompute.endings import Pace, say_gray, with_remedy
+from precompute.endings import Pace, noted_failures, remedies, say_gray
 from precompute.pulse import Pulse, Totals
 from precompute.report import Report, say, show_end
 from precompute.requests import Feed
@@ -51,21 +51,15 @@ def precompute(config: PrecomputeConfig) -> Outcome:
     folder = store / JOBS_FOLDER / parse_part(config.part).folder_name
     stop = StopRequest()
     stop.install()
-    try:
+    with remedies(store):
         check_folder(store)
+    with noted_failures(None if config.dry_run else folder, rank), remedies(store):
         if not config.dry_run:
             begin_attempt(folder, rank)
         check_names(config)
         world = start_world(config.device, config.threads)
-        with scratch_folder(world) if config.dry_run else _given(folder) as used:
+        with scratch_folder(world) if config.dry_run else nullcontext(folder) as used:
             outcome = _precompute(config, world, used, stop)
-    except BaseException as error:
-        failure = with_remedy(error, store)
-        if not config.dry_run:
-            note_failure(folder, failure, rank)
-        if failure is error:
-            raise
-        raise failure from error
     stop_world(world)
     return outcome
 
@@ -173,11 +167,6 @@ def scratch_folder(world: World) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as own:
         yield Path(world.gather(own)[0])
         world.barrier()
-
-
-@contextmanager
-def _given(folder: Path) -> Iterator[Path]:
-    yield folder
 
 
 def _count_shards(units: list[Unit]) -> int:

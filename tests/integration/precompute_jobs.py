@@ -1,6 +1,8 @@
 """Precompute jobs as real processes, and what they leave behind."""
 
-from collections.abc import Sequence
+import os
+import resource
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -8,6 +10,8 @@ from jobs import ForkedJob, run_to_end
 
 from precompute.__main__ import main
 
+SMALL_FILE_BYTES = 40_000
+_NOBODY = 65534
 TEACHER = """
 from torch import nn
 
@@ -34,15 +38,26 @@ def synthetic_flags(teacher: str, samples: int) -> list[str]:
     return ["--teacher", teacher, *data, "--resolution", "32", "--threads", "1", "--device", "cpu"]
 
 
-def start(flags: Sequence[str], store: Path, *, size: int = 1, log: Path | None = None) -> ForkedJob:
+def photo_flags(teacher: str, train: Path, val: Path | None = None) -> list[str]:
+    """A job on folders of photos."""
+    folders = ["--train-dir", str(train), *(["--val-dir", str(val)] if val is not None else [])]
+    flags = ["--backend", "torchvision", "--resolution", "32", "--threads", "1", "--device", "cpu"]
+    return ["--teacher", teacher, *folders, *flags, "--batch", "16", "--shard-rows", "32"]
+
+
+def start(
+    flags: Sequence[str], store: Path, *, size: int = 1, log: Path | None = None, entry: Callable[[], None] = main
+) -> ForkedJob:
     """Start a job."""
     arguments = [*flags, "--store", str(store)]
-    return ForkedJob(arguments, log=log or store.parent / f"{store.name}.log", size=size, entry=main)
+    return ForkedJob(arguments, log=log or store.parent / f"{store.name}.log", size=size, entry=entry)
 
 
-def fill(flags: Sequence[str], store: Path, *, size: int = 1, expected: int = 0) -> str:
-    """Run a job to its end; returns what it printed."""
-    return run_to_end(start(flags, store, size=size), expected=expected)
+def fill(
+    flags: Sequence[str], store: Path, *, size: int = 1, expected: int = 0, entry: Callable[[], None] = main
+) -> str:
+    """Run a job to its end; returns what it, and those before it, printed."""
+    return run_to_end(start(flags, store, size=size, entry=entry), expected=expected)
 
 
 def shards_of(store: Path) -> list[Path]:
@@ -70,3 +85,15 @@ def check_equal(store: Path, expected: Path) -> None:
 def leftovers(store: Path) -> list[Path]:
     """Temporary files."""
     return list(store.rglob(".*.tmp"))
+
+
+def main_with_a_full_disk() -> None:
+    """The program in a process that may write small files only: for a shard, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILE_BYTES, resource.RLIM_INFINITY))
+    main()
+
+
+def main_without_rights() -> None:
+    """The program as a user who owns nothing here."""
+    os.setuid(_NOBODY)
+    main()

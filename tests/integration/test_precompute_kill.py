@@ -9,7 +9,7 @@ import pytest
 from jobs import run_to_end, running, send, state_of, wait_for_words, wait_until
 from precompute_jobs import check_equal, fill, shards_of, start, synthetic_flags, write_teacher
 
-KILLS, SAMPLES, VIEWS, SHARD_ROWS = 20, 1000, 16, 100
+KILLS, SAMPLES, VIEWS, SHARD_ROWS = 20, 400, 16, 40
 NUM_SHARDS = VIEWS * SAMPLES // SHARD_ROWS
 
 
