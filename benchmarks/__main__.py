@@ -2,6 +2,7 @@
 
 python -m benchmarks loader --data DIR [--json FILE]
 python -m benchmarks precompute --data DIR [--json FILE]
+python -m benchmarks store [--json FILE]
 python -m benchmarks codecs --data DIR --teacher NAME@WEIGHTS [--json FILE] [--png FILE]
 """
 
@@ -145,6 +146,45 @@ def codecs(
     _save(json_file, to_json(settings, outputs, lines), describe_machine)
 
 
+def store(
+    work: Path | None = None,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    rows: int = 131_072,
+    shard_rows: int = 32_768,
+    batch: int = 256,
+    repeats: int = 5,
+    views: int = 50,
+) -> None:
+    """Reader and writer against h5py, compressed HDF5, np.memmap and plain writes; and what opening a store costs.
+
+    Args:
+        work: Folder on the disk to measure; a temporary folder is made in it (default: the system's).
+        json_file: File for all figures, with machine and versions.
+        rows: Rows of 1000 float16 logits that are read.
+        shard_rows: Rows of a shard.
+        batch: Rows of a gather and of a write.
+        repeats: Pairs of windows.
+        views: Views of 1,281,167 rows of the store that is opened (sparse files).
+    """
+    from benchmarks.machine import describe_machine
+    from benchmarks.store import StoreSettings, measure_store
+    from benchmarks.store_memory import measure_open
+
+    _refuse_existing(json_file)
+    settings = StoreSettings(rows=rows, shard_rows=shard_rows, batch=batch, repeats=repeats)
+    with tempfile.TemporaryDirectory(dir=work) as temporary:
+        figures = measure_store(settings, Path(temporary), Console(highlight=False).print)
+        opened = measure_open(Path(temporary), views)
+    _show_pairs("random rows, warm, rows/s, medians", ("store", "other"), figures.warm)
+    if figures.cold:
+        _show_pairs("one pass in random order, cold, rows/s, medians", ("store", "other"), figures.cold)
+    _show_pairs("writing until durable, rows/s, medians", ("store", "other"), figures.write)
+    _show(f"opening {views} views of 1,281,167 rows", opened)
+    pairs = {kind: [pairs.to_json() for pairs in getattr(figures, kind)] for kind in ("warm", "cold", "write")}
+    report = {"settings": _encoded(settings), **pairs, "disk_bytes": figures.disk_bytes, "open": opened}
+    _save(json_file, report, describe_machine)
+
+
 def _refuse_existing(json_file: Path | None) -> None:
     if json_file is not None and json_file.exists():
         raise ConfigError(f"--json {json_file} exists; nothing is overwritten: choose another file")
@@ -163,8 +203,8 @@ def _encoded(settings: Any) -> dict[str, Any]:
 
 def _show_pairs(title: str, names: tuple[str, str], results: Sequence[Pairs]) -> None:
     table = Table(title=title, title_justify="left")
-    for column in ("backend", *names, "ratio", "ratios of the pairs"):
-        table.add_column(column, justify="left" if column == "backend" else "right")
+    for column in ("", *names, "ratio", "ratios of the pairs"):
+        table.add_column(column, justify="right" if column else "left")
     for pairs in results:
         row = pairs.to_json()
         figures = (f"{row['median_a']:,.0f}", f"{row['median_b']:,.0f}", f"{pairs.ratio:.3f}")
@@ -188,7 +228,12 @@ def _save(path: Path | None, report: dict[str, Any], describe: Callable[[], dict
 
 def main() -> None:
     """One subcommand per benchmark."""
-    parts: dict[str, Callable[..., None]] = {"loader": loader, "precompute": precompute, "codecs": codecs}
+    parts: dict[str, Callable[..., None]] = {
+        "loader": loader,
+        "precompute": precompute,
+        "codecs": codecs,
+        "store": store,
+    }
     tyro.extras.subcommand_cli_from_dict(parts, prog="python -m benchmarks", description=__doc__)
 
 
