@@ -193,11 +193,16 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
     return ((found - exact).norm() / exact.norm()).item()
 
 
+def folder_name(settings: CodecSettings) -> str:
+    """The data's folder and the one that holds it: "test" alone would say little."""
+    return "/".join(settings.data.absolute().parts[-2:])
+
+
 def to_json(settings: CodecSettings, rows: TeacherRows, lines: list[Distortion]) -> dict[str, Any]:
     """All figures; the folder by its name, the teacher's weights file too."""
     name, at, weights = settings.teacher.partition("@")
     return {
-        "settings": {**asdict(settings), "data": settings.data.name, "teacher": f"{name}{at}{Path(weights).name}"},
+        "settings": {**asdict(settings), "data": folder_name(settings), "teacher": f"{name}{at}{Path(weights).name}"},
         "teacher_top1": rows.top1,
         "num_classes": rows.weight.shape[0],
         "embedding_dim": rows.weight.shape[1],

@@ -1,11 +1,13 @@
 """The rate-distortion table for terminals, and as a picture."""
 
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from benchmarks.codecs import CodecSettings, Distortion, TeacherRows
+from benchmarks.codecs import CodecSettings, Distortion, TeacherRows, folder_name
 from stores.atomic import publish
 
 _LEAST = 1e-12  # of a logarithmic axis
@@ -16,22 +18,29 @@ def title_of(settings: CodecSettings, rows: TeacherRows) -> str:
     name, _, weights = settings.teacher.partition("@")
     trained = "RANDOM WEIGHTS, NOT TRAINED" if weights == "random" else f"weights {Path(weights).name}"
     return (
-        f"{name} ({trained}), {len(rows.logits):,} views of {settings.data.name} at {settings.resolution} px, "
+        f"{name} ({trained}), {len(rows.logits):,} views of {folder_name(settings)} at {settings.resolution} px, "
         f"{rows.weight.shape[0]} classes, embedding {rows.weight.shape[1]}, top-1 {rows.top1:.1f} %"
     )
 
 
 def codecs_table(title: str, lines: list[Distortion]) -> Table:
     """A line a codec."""
-    table = Table(title=title, title_justify="left", caption="gradient errors: |g - g decoded| / |g|, student's logits")
-    losses = list(lines[0].gradient_errors) if lines else []
-    for column in ("codec", "bytes a row", "GB an ImageNet view", "KL, nats", "same top-1, %", *losses):
-        table.add_column(column, justify="left" if column == "codec" else "right")
-    for line in lines:
-        errors = (f"{error:.1e}" for error in line.gradient_errors.values())
-        figures = (f"{line.row_bytes:,}", f"{line.imagenet_gb:.2f}", f"{line.kl:.1e}", f"{line.top1_kept:.2f}")
-        table.add_row(line.codec, *figures, *errors)
+    caption = "GB of an ImageNet view; errors of the gradient, relative"
+    table = Table(title=title, title_justify="left", caption=caption, box=SIMPLE_HEAD, padding=0, show_edge=False)
+    headings = ("codec", "bytes", "GB", "KL, nats", "same top-1, %", *lines[0].gradient_errors)
+    rows = [_cells(line) for line in lines]
+    for heading, cells in zip(headings, zip(*rows, strict=True), strict=True):
+        justify: Literal["left", "right"] = "left" if heading == "codec" else "right"
+        table.add_column(heading, justify=justify, width=max(map(len, (*cells, *heading.split()))))
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _cells(line: Distortion) -> tuple[str, ...]:
+    errors = (f"{error:.1e}" for error in line.gradient_errors.values())
+    figures = (f"{line.row_bytes:,}", f"{line.imagenet_gb:.2f}", f"{line.kl:.1e}", f"{line.top1_kept:.1f}")
+    return (line.codec, *figures, *errors)
 
 
 def draw_codecs(path: Path, title: str, lines: list[Distortion]) -> None:

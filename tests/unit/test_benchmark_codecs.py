@@ -83,11 +83,14 @@ def test_the_command_writes_figures_and_a_picture(
     codecs(photo_folder, "demo_teacher@random", report, picture, rows=20, resolution=32, threads=1)
     found = json.loads(report.read_text())
     assert found["teacher_top1"] <= 100
-    assert found["settings"]["data"] == photo_folder.name
+    assert found["settings"]["data"] == f"{photo_folder.parent.name}/{photo_folder.name}"
     names = [line["codec"] for line in found["codecs"]]
     assert names == ["dense_f16", "affine_u8", "embedding_f16", "embedding_u8"], "four classes: no top-5"
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "NOT TRAINED" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "NOT TRAINED" in shown
+    assert "…" not in shown, "figures are cut off"
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def _authors_dkd(
