@@ -12,7 +12,6 @@ from torch.nn.functional import logsigmoid
 
 from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.rows import (
-    Softened,
     blocks,
     column,
     divergence,

@@ -79,11 +79,8 @@ def _differentiate(
     tail_B1 = tail_mass_B.to(dtype).clamp_min(LEAST_TAIL).unsqueeze(1)
     if indices_BK.shape[1] == student_BC.shape[1]:
         tail_B1.zero_()
-    parts = []
-    for rows in blocks(student_BC):
-        parts.append(
-            _rows(student_BC[rows], indices_BK[rows].long(), log_kept_BK[rows], tail_B1[rows], gradient_BC[rows])
-        )
+    inputs = (student_BC, indices_BK.long(), log_kept_BK, tail_B1, gradient_BC)
+    parts = [_rows(*(tensor[rows] for tensor in inputs)) for rows in blocks(student_BC)]
     value_B = torch.cat(parts)
     return Differentiated(value_B.mean(), gradient_BC, value_B.new_full((1, 1), 1 / len(value_B)))
 

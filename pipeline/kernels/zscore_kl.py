@@ -93,7 +93,7 @@ def _differentiate(
 
 
 def _standardise(logits_RC: torch.Tensor, out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """z' in `out`, and the deviation (R, 1)."""
+    """Standard scores in `out`, and the deviation (R, 1)."""
     torch.sub(logits_RC, logits_RC.mean(1, keepdim=True, dtype=out.dtype), out=out)
     deviation_R1 = torch.linalg.vector_norm(out, dim=1, keepdim=True).div_((out.shape[1] - 1) ** 0.5)
     return out.div_(deviation_R1 + EPS), deviation_R1
