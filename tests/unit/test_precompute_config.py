@@ -1,0 +1,86 @@
+"""The command line of precompute: what it takes, what it refuses, and how fast it answers."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.core.errors import ConfigError
+from precompute.__main__ import parse_config
+from precompute.config import Part, PlanConfig, PrecomputeConfig, check_config, parse_part, parse_views
+
+FLAGS = {
+    *("--teacher", "--store", "--data", "--train-dir", "--val-dir", "--index", "--val-index", "--beton", "--val-beton"),
+    *("--views", "--keep", "--policy", "--plan-seed", "--resolution", "--mean", "--std", "--backend", "--precision"),
+    *("--batch", "--shard-rows", "--part", "--views-per-decode", "--expect-top1", "--compile", "--no-compile"),
+    *("--threads", "--device", "--on-bad-image", "--synthetic-samples", "--synthetic-classes", "--dry-run"),
+    *("--no-dry-run", "--help"),
+}
+
+
+def test_views_are_a_slice() -> None:
+    assert list(parse_views("3:6")) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("text", ["", "3", "3:3", "6:3", "-1:2", "a:b", "0:2:1", "0:999999999", " 0:2"])
+def test_malformed_views_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--views is FIRST:END"):
+        parse_views(text)
+
+
+def test_parts_are_counted_from_one() -> None:
+    assert parse_part("3/16") == Part(3, 16)
+    assert Part(3, 16).folder_name == "part-3-of-16"
+
+
+@pytest.mark.parametrize("text", ["", "3", "0/2", "3/2", "1/0", "-1/2", "1/2/3"])
+def test_malformed_parts_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--part is K/N"):
+        parse_part(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "flag"),
+    [
+        ("batch", 0, "--batch"),
+        ("shard_rows", -1, "--shard-rows"),
+        ("resolution", 0, "--resolution"),
+        ("views_per_decode", 0, "--views-per-decode"),
+        ("threads", 0, "--threads"),
+        ("std", (0.2, 0.0, 0.2), "--std"),
+        ("std", (0.2, float("nan"), 0.2), "--std"),
+        ("expect_top1", 101.0, "--expect-top1"),
+    ],
+)
+def test_impossible_values_are_refused_by_flag(field: str, value: object, flag: str) -> None:
+    with pytest.raises(ConfigError, match=flag):
+        check_config(PrecomputeConfig(teacher="resnet18@random", **{field: value}))
+
+
+def test_a_batch_need_not_divide_a_shard() -> None:
+    check_config(PrecomputeConfig(teacher="resnet18@random", batch=100, shard_rows=256))
+
+
+def test_command_lines() -> None:
+    job = parse_config(["--teacher", "resnet18@random", "--views", "0:50", "--std", "1", "1", "1"])
+    assert isinstance(job, PrecomputeConfig)
+    assert job.all_views == range(50)
+    plan = parse_config(["plan", "--teacher", "resnet18@random", "--epochs", "30"])
+    assert isinstance(plan, PlanConfig)
+    assert (plan.epochs, plan.job.teacher) == (30, "resnet18@random")
+
+
+@pytest.mark.parametrize("command", [[], ["plan"]])
+def test_help_names_the_flags_without_torch(command: list[str]) -> None:
+    script = (
+        "import os, sys; os.environ['COLUMNS'] = '200'\n"
+        "from precompute.__main__ import parse_config\n"
+        f"try: parse_config({[*command, '--help']!r})\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", done.stdout))
+    shown -= {"--nproc"} if command else {"--nproc", "--epochs"}  # in the examples
+    more = {"--epochs", "--probe-batches"} if command else set()
+    assert shown == FLAGS | more, "flags are an interface: scripts break when one goes or changes its name"
