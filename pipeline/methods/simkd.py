@@ -24,6 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 PROJECTED = "projected"
+_POOLING_RTOL = 0.05  # half precision maps
 
 
 class SimKD(Method):
@@ -56,6 +57,7 @@ class SimKD(Method):
             raise ConfigError(f"factor must be 1 or more, got {factor}")
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._factor, self._stage = factor, stage
+        self._checked = False
         self._make_student: Callable[[nn.Module], nn.Module] | None = None
 
     def build(self, setting: Setting) -> None:
@@ -90,8 +92,20 @@ class SimKD(Method):
 
     def forward(self, batch: MethodInput) -> Tensor:
         """The mean over all elements."""
-        projected = in_float32(batch.student.features[PROJECTED])
-        return mse_loss(*pool_larger(projected, in_float32(batch.taught.features[self._stage])))
+        target = in_float32(batch.taught.features[self._stage])
+        if not self._checked and batch.taught.embedding is not None:
+            self._check_pooling(target, batch.taught.embedding)
+        return mse_loss(*pool_larger(in_float32(batch.student.features[PROJECTED]), target))
+
+    def _check_pooling(self, features: Tensor, embedding: Tensor) -> None:
+        """Refuse, at the first batch, a teacher that does more between its last map and its classifier than average."""
+        pooled = features.mean(dim=(2, 3))
+        if not torch.allclose(pooled, embedding.to(pooled.dtype), rtol=_POOLING_RTOL, atol=_POOLING_RTOL):
+            raise ConfigError(
+                f"SimKD needs a teacher whose classifier sees the average of its last map '{self._stage}': this one's"
+                " classifier sees other values (a norm, say, comes between). Choose a ResNet, RegNet or DenseNet."
+            )
+        self._checked = True
 
     def plain_student(self) -> bool:
         """The student has the projector and the teacher's classifier."""

@@ -196,6 +196,15 @@ def test_simkd_refuses_a_head_that_is_not_on_the_last_map() -> None:
         SimKD().build(Setting(**{**vars(setting), "head": (torch.zeros(10, 4096), torch.zeros(10))}))
 
 
+def test_simkd_refuses_a_teacher_with_a_norm_behind_its_last_map(images: Tensor, labels: Tensor) -> None:
+    method = SimKD()
+    student, teacher = networks(method)
+    outputs = teacher(images)
+    outputs.embedding = nn.functional.layer_norm(outputs.embedding, outputs.embedding.shape[1:])
+    with pytest.raises(ConfigError, match="the average of its last map 'stage4'"):
+        method(MethodInput(student(images), outputs, labels, labels, epoch=0))
+
+
 def test_semckd_refuses_another_micro_batch(images: Tensor, labels: Tensor) -> None:
     method = SemCKD()
     student, teacher = networks(method)
