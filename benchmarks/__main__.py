@@ -166,6 +166,7 @@ def store(
         repeats: Pairs of windows.
         views: Views of 1,281,167 rows of the store that is opened (sparse files).
     """
+    from benchmarks.loader import IMAGENET_SAMPLES
     from benchmarks.machine import describe_machine
     from benchmarks.store import StoreSettings, measure_store
     from benchmarks.store_memory import measure_open
@@ -174,12 +175,12 @@ def store(
     settings = StoreSettings(rows=rows, shard_rows=shard_rows, batch=batch, repeats=repeats)
     with tempfile.TemporaryDirectory(dir=work) as temporary:
         figures = measure_store(settings, Path(temporary), Console(highlight=False).print)
-        opened = measure_open(Path(temporary), views)
+        opened = measure_open(Path(temporary), views=views, rows=IMAGENET_SAMPLES)
     _show_pairs("random rows, warm, rows/s, medians", ("store", "other"), figures.warm)
     if figures.cold:
         _show_pairs("one pass in random order, cold, rows/s, medians", ("store", "other"), figures.cold)
     _show_pairs("writing until durable, rows/s, medians", ("store", "other"), figures.write)
-    _show(f"opening {views} views of 1,281,167 rows", opened)
+    _show(f"opening {views} views of {IMAGENET_SAMPLES:,} rows", opened)
     pairs = {kind: [pairs.to_json() for pairs in getattr(figures, kind)] for kind in ("warm", "cold", "write")}
     report = {"settings": _encoded(settings), **pairs, "disk_bytes": figures.disk_bytes, "open": opened}
     _save(json_file, report, describe_machine)

@@ -8,7 +8,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class StoreFigures:
 
     Attributes:
         warm: readers in pairs, rows/s, all files in the page cache.
-        cold: readers in pairs, rows/s of one pass in random order; empty where the page cache cannot be dropped.
+        cold: readers in pairs, rows/s of opening and one pass in random order, where the page cache can be dropped.
         disk_bytes: bytes that a cold pass of the pairs' first reader took from the disk, by pair's name.
         write: writer in pairs, rows/s until the bytes are durable.
     """
@@ -107,6 +107,15 @@ class _Files:
     def reader(self, io: StoreIO, *, check_rows: bool) -> Iterator[Gather]:
         """Ours, into one buffer that is used again and again."""
         opened = open_store(self.store, io=io, check_rows=check_rows)
+        out = {"logits": np.empty((self.settings.batch, self.settings.classes), "<f2")}
+        yield lambda ids: opened.gather(_VIEW, ids, out=out)
+        opened.close()
+
+    @contextmanager
+    def warmed_reader(self) -> Iterator[Gather]:
+        """Ours by read calls, the files read once from beginning to end before."""
+        opened = open_store(self.store, io="pread")
+        opened.warm(_VIEW)
         out = {"logits": np.empty((self.settings.batch, self.settings.classes), "<f2")}
         yield lambda ids: opened.gather(_VIEW, ids, out=out)
         opened.close()
@@ -179,25 +188,19 @@ def _measure_warm(files: _Files, say: Say) -> list[Pairs]:
 
 
 def _measure_cold(files: _Files, figures: StoreFigures, say: Say) -> None:
-    def cold(open_reader: Callable[[], object], paths: list[Path]) -> float:
-        gc.collect()  # a page that somebody maps cannot be dropped
-        drop_page_cache(paths)
-        before = _bytes_from_disk()
-        with open_reader() as gather:  # type: ignore[attr-defined]
-            rate = files.rate(gather, rows=files.settings.rows)
-        taken.append(_bytes_from_disk() - before)
-        return rate
-
-    raw_bytes = files.raw.stat().st_size
-    shards = sorted(files.store.rglob("rows-*.h5"))
-    for io in ("mmap", "pread"):
+    readers: dict[str, Callable[[], AbstractContextManager[Gather]]] = {
+        "mmap, checked": lambda: files.reader("mmap", check_rows=True),
+        "pread, checked": lambda: files.reader("pread", check_rows=True),
+        "warm, then pread, checked": files.warmed_reader,
+    }
+    shards, raw_bytes = sorted(files.store.rglob("rows-*.h5")), files.raw.stat().st_size
+    for name, reader in readers.items():
         taken: list[int] = []
-        name = f"{io}, checked / np.memmap"
         pairs = alternate(
-            name,
+            f"{name} / np.memmap",
             "rows/s, cold",
-            lambda io=io: cold(lambda: files.reader(io, check_rows=True), shards),  # type: ignore[misc]
-            lambda: cold(files.memmap, [files.raw]),
+            lambda reader=reader, taken=taken: _cold_pass(files, reader, shards, taken),  # type: ignore[misc]
+            lambda: _cold_pass(files, files.memmap, [files.raw], []),
             files.settings.repeats,
             say,
         )
@@ -205,7 +208,19 @@ def _measure_cold(files: _Files, figures: StoreFigures, say: Say) -> None:
             say(f"{name}: left out: the page cache could not be dropped here ({min(taken):,} bytes came from the disk)")
             continue
         figures.cold.append(pairs)
-        figures.disk_bytes[name] = min(taken)
+        figures.disk_bytes[pairs.name] = min(taken)
+
+
+def _cold_pass(
+    files: _Files, reader: Callable[[], AbstractContextManager[Gather]], paths: list[Path], taken: list[int]
+) -> float:
+    gc.collect()  # a page that somebody maps cannot be dropped
+    drop_page_cache(paths)
+    before, started = _bytes_from_disk(), time.perf_counter()
+    with reader() as gather:
+        files.rate(gather, rows=files.settings.rows)
+    taken.append(_bytes_from_disk() - before)
+    return files.settings.rows / (time.perf_counter() - started)
 
 
 def _measure_writer(settings: StoreSettings, logits: np.ndarray, work: Path, say: Say) -> list[Pairs]:

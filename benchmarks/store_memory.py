@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.loader import IMAGENET_SAMPLES
 from stores.codecs.dense_f16 import DenseF16
 from stores.file_system import StoreIO
 from stores.index_file import create_store
@@ -23,7 +22,7 @@ from stores.shard_file import create_shard_file
 _SHARD_ROWS = 65_536
 
 
-def measure_open(work: Path, views: int = 50, rows: int = IMAGENET_SAMPLES) -> dict[str, float]:
+def measure_open(work: Path, *, views: int, rows: int) -> dict[str, float]:
     """Figures of both ways of reading, each in a process of its own."""
     store = work / "sparse"
     _make_sparse_store(store, views, rows)

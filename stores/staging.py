@@ -1,4 +1,4 @@
-"""Copies of views on fast local storage, made once for all processes of a machine."""
+"""Views nearer to their readers: copies on fast local storage, made once a machine; or the page cache alone."""
 
 import errno
 import fcntl
@@ -11,6 +11,8 @@ from pathlib import Path
 from stores.atomic import publish
 from stores.layout import ShardKey, view_folder
 from stores.manifest import Manifest
+
+_BLOCK_BYTES = 1 << 22
 
 
 def staged_store(folder: Path, manifest: Manifest) -> Path:
@@ -31,6 +33,15 @@ def stage_shards(store: Path, staged: Path, keys: list[ShardKey]) -> None:
         for source, copy in missing:
             with publish(copy) as temporary:
                 shutil.copyfile(source, temporary)
+
+
+def warm_shards(paths: list[Path]) -> None:
+    """Read files from beginning to end, so that the page cache has them."""
+    block = bytearray(_BLOCK_BYTES)
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(block):
+                pass
 
 
 def unstage_shards(staged: Path, keys: list[ShardKey]) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from benchmarks.loader import LoaderSettings, measure_loaders
 from benchmarks.pairs import alternate
+from benchmarks.store import StoreSettings, measure_store
+from benchmarks.store_memory import measure_open
 
 
 def test_pairs_alternate_and_take_the_median_of_ratios() -> None:
@@ -45,3 +47,19 @@ def test_an_existing_report_and_an_unknown_backend_are_refused(photo_folder: Pat
         assert message in found.stderr
         assert "Traceback" not in found.stderr
     assert json.loads(report.read_text()) == {}
+
+
+def test_the_store_is_measured_against_what_one_would_use_instead(tmp_path: Path) -> None:
+    settings = StoreSettings(rows=8200, shard_rows=4096, classes=16, batch=64, repeats=1)
+    figures = measure_store(settings, tmp_path, lambda _: None)
+    warm = {pairs.name for pairs in figures.warm}
+    assert {"mmap / np.memmap", "mmap, checked / h5py", "pread / h5py", "mmap / h5py, gzip"} <= warm
+    assert all(pairs.name in figures.disk_bytes for pairs in figures.cold)
+    assert min(figure for pairs in (*figures.warm, *figures.cold, *figures.write) for figure in pairs.a + pairs.b) > 0
+
+
+def test_opening_a_store_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
+    figures = measure_open(tmp_path, views=2, rows=70_000)
+    assert (figures["views"], figures["rows"]) == (2, 70_000)
+    assert 0 < figures["mmap_open_s"] <= figures["mmap_open_and_first_view_s"]
+    assert figures["pread_one_view_mb"] < 50

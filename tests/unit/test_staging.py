@@ -157,6 +157,16 @@ def test_no_space_is_said_before_anything_is_copied(fast: Path, tmp_path: Path) 
     assert copies(fast) == []
 
 
+def test_a_warm_view_is_the_same_rows(store: Path, fast: Path) -> None:
+    reader = open_store(store)
+    reader.stage(1, fast)
+    for view in (0, 1):
+        reader.warm(view)
+        assert_written(reader, view)
+    with pytest.raises(StoreFormatError, match="lacks 3 of 3 shards"):
+        reader.warm(2)
+
+
 def test_staging_is_undone_only_where_it_was_done(store: Path, fast: Path) -> None:
     open_store(store).unstage(0, fast)
     assert not fast.exists()
