@@ -6,7 +6,7 @@ another way may be close enough, which a run finds out by running the teacher on
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from stores.errors import StoreFormatError
@@ -52,12 +52,16 @@ class Manifest:
 
     def fingerprint(self) -> str:
         """sha256 over everything that decides what the rows are; shards of one store share it."""
-        identity = {name: value for name, value in asdict(self).items() if name not in _NOT_IDENTITY}
+        identity = {name: value for name, value in self._entries().items() if name not in _NOT_IDENTITY}
         return hashlib.sha256(_canonical(identity).encode()).hexdigest()
 
     def to_text(self) -> str:
         """The JSON text that stands in files."""
-        return _canonical(asdict(self))
+        return _canonical(self._entries())
+
+    def _entries(self) -> dict[str, Any]:
+        # not asdict, which copies every class name: each shard's manifest is compared when a view is opened
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     @classmethod
     def from_text(cls, text: str, where: str) -> "Manifest":
