@@ -1,6 +1,6 @@
 """SimKD, the teacher's classifier on the student's features (Chen et al. 2022, arXiv:2203.14001)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -131,6 +131,7 @@ class ProjectedStudent(nn.Module):
             network.drop_classifier()
         self.network, self.projector, self.head = network, projector, head
         self._stage, self._scale = stage, scale
+        self.register_buffer("scale", torch.tensor(scale))  # for `restore`; reading it in forward would wait for a GPU
 
     @property
     def model(self) -> nn.Module:
@@ -149,6 +150,23 @@ class ProjectedStudent(nn.Module):
         return Outputs(
             logits=self.head(embedding), embedding=embedding, features={**outputs.features, PROJECTED: projected}
         )
+
+
+def restore(network: Network, state: Mapping[str, Tensor], *, stage: str = "stage4") -> ProjectedStudent:
+    """The student of a saved SimKD run, ready for evaluation.
+
+    Args:
+        network: a fresh student network of the run's kind with the tap `stage`; loses its classifier.
+        state: "model" of RUN/student.pt.
+        stage: the run's.
+    """
+    inner, channels = state["projector.0.weight"].shape[:2]
+    width = len(state["projector.6.weight"])
+    projector = Projector(channels, width, factor=width // inner)
+    head = _frozen((state["head.weight"], state["head.bias"]))
+    student = ProjectedStudent(network, projector, head, stage=stage, scale=float(state["scale"]))
+    student.load_state_dict(dict(state))
+    return student.eval()
 
 
 class Projector(nn.Sequential):

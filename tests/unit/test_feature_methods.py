@@ -16,7 +16,7 @@ from pipeline.methods.ofd import OFD
 from pipeline.methods.registry import build_method
 from pipeline.methods.reviewkd import ReviewKD
 from pipeline.methods.semckd import SemCKD
-from pipeline.methods.simkd import SimKD
+from pipeline.methods.simkd import SimKD, restore
 from pipeline.models.demo import demo_student, demo_teacher
 from pipeline.models.network import Network
 from pipeline.models.norms import norm_before
@@ -188,6 +188,15 @@ def test_simkds_student_answers_by_projector_and_teachers_head(images: Tensor) -
     with torch.no_grad():
         larger = student(torch.zeros(2, 3, 96, 96))
     assert larger.logits.shape == (2, CLASSES)
+
+
+def test_simkds_saved_student_comes_back(images: Tensor, tmp_path: Path) -> None:
+    student, _ = networks(SimKD(factor=3))
+    expected = student.eval()(images).logits
+    torch.save(student.model.state_dict(), tmp_path / "student.pt")
+    fresh = Network(demo_student(num_classes=CLASSES), taps=("stage4",))
+    restored = restore(fresh, torch.load(tmp_path / "student.pt", weights_only=True))
+    torch.testing.assert_close(restored(images).logits, expected)
 
 
 def test_simkd_refuses_a_head_that_is_not_on_the_last_map() -> None:
