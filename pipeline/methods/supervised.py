@@ -1,6 +1,14 @@
 """No teacher: cross-entropy with the labels. This is how teachers are trained."""
 
-from pipeline.methods.base import Method, MethodInput, Needs, Weights
+from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Weights
+
+INFO = MethodInfo(
+    paper="cross-entropy with the labels",
+    published={
+        R34_R18: "69.75 to 70.26 (the student alone, by paper)",
+        R50_MV1: "68.87, 69.63, 70.13 (the student alone, by paper)",
+    },
+)
 
 
 class Supervised(Method):

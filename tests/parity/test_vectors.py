@@ -19,7 +19,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from method_cases import one_thread
 from vector_tools import Arrays
+
+__all__ = ["one_thread"]
 
 HERE = Path(__file__).resolve().parent
 FOLDER = Path(os.environ.get("KD_VECTORS", HERE.parent.parent.parent / "shared" / "vectors"))

@@ -1,0 +1,48 @@
+"""Every method of the folder, and its variants, keeps the method contract."""
+
+import pytest
+from method_cases import CASES, PRESETS, Case, one_thread
+from method_contract import MethodContract
+
+from pipeline.core.errors import ConfigError
+from pipeline.methods.base import MethodInfo
+from pipeline.methods.registry import build_method, method_module, method_names
+
+__all__ = ["one_thread"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+class TestMethods(MethodContract):
+    """A new file in pipeline/methods is held to it without a line here."""
+
+
+@pytest.mark.parametrize("case", PRESETS, ids=str)
+def test_presets_are_hyper_parameters(case: Case) -> None:
+    weights = build_method(case.method, case.arguments).weights
+    assert weights.ce + weights.kd + weights.method > 0
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_method_names_its_source(name: str) -> None:
+    info = method_module(name).INFO
+    assert isinstance(info, MethodInfo)
+    assert info.paper
+    assert all(figures[:2].isdigit() for figures in info.published.values()), "a figure first, then its source"
+
+
+def test_an_unknown_method_argument_or_preset_is_refused_by_name() -> None:
+    for name, arguments, told in (
+        ("dkt", {}, "dkd"),
+        ("dkd", {"gamma": 1}, "gamma"),
+        ("dkd", {"preset": "mdistiler"}, "mdistiller"),
+        ("ctkd", {"base": "supervised"}, "supervised"),
+        ("ctkd", {"base": "sp", "base_args": {"kd": 0.0}}, "kd"),
+        ("lskd", {"base": "pkt"}, "dkd"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            build_method(name, arguments)
+
+
+def test_arguments_win_over_their_preset() -> None:
+    weights = build_method("kd", {"preset": "mdistiller", "kd": 0.7}).weights
+    assert (weights.ce, weights.kd, weights.temperature) == (0.5, 0.7, 1.0)
