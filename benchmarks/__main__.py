@@ -4,6 +4,7 @@ python -m benchmarks loader --data DIR [--json FILE]
 python -m benchmarks precompute --data DIR [--json FILE]
 python -m benchmarks store [--json FILE]
 python -m benchmarks codecs --data DIR --teacher NAME@WEIGHTS [--json FILE] [--png FILE]
+python -m benchmarks epoch --data DIR [--json FILE]
 """
 
 import json
@@ -73,11 +74,11 @@ def precompute(
     resolution: int = 224,
     batch: int = 256,
     threads: int | None = None,
-    window: int = 2048,
+    images: int = 256,
     repeats: int = 5,
     work: Path | None = None,
 ) -> None:
-    """Several views of each image from one decode, against as many passes over the images.
+    """Several views of each image from one decode, against as many passes; and filling a store against loading alone.
 
     Args:
         data: Folder with a folder of images per class.
@@ -87,10 +88,11 @@ def precompute(
         resolution: Output side in pixels.
         batch: Rows of a request.
         threads: Decoder threads (default: all cores).
-        window: Rows in a timed window.
-        repeats: Pairs of windows.
+        images: Images of each pair, each read once against once a view.
+        repeats: Pairs.
         work: Folder that keeps FFCV's copy of the originals for the next time (default: a temporary one).
     """
+    from benchmarks.fill import FillSettings, against_loader
     from benchmarks.loader import installed_loaders
     from benchmarks.machine import describe_machine
     from benchmarks.precompute import DecodeSettings, views_per_decode
@@ -99,12 +101,21 @@ def precompute(
     known = ("ffcv-jpeg", "torchvision")
     _check_names(backends, known)
     chosen = list(backends) or [name for name in known if name in installed_loaders()]
-    settings = DecodeSettings(data, views, resolution, batch, threads, window, repeats)
+    settings = DecodeSettings(data, views, resolution, batch, threads, images, repeats)
     with tempfile.TemporaryDirectory() as temporary:
-        results = views_per_decode(settings, chosen, work or Path(temporary), Console(highlight=False).print)
+        folder, say = work or Path(temporary), Console(highlight=False).print
+        results = views_per_decode(settings, chosen, folder, say)
+        fill = FillSettings(data, resolution, threads=threads, repeats=repeats)
+        filled = against_loader(fill, chosen, folder, say)
     title = f"{views} views from one decode against {views} passes, views/s, medians"
     _show_pairs(title, ("one decode", "passes"), results)
-    report = {"settings": _encoded(settings), "pairs": [pairs.to_json() for pairs in results]}
+    title = "precompute with a teacher that costs nothing against its loader alone, images/s, medians"
+    _show_pairs(title, ("precompute", "loader"), filled)
+    report = {
+        "settings": _encoded(settings),
+        "pairs": [pairs.to_json() for pairs in results],
+        "against_loader": [pairs.to_json() for pairs in filled],
+    }
     _save(json_file, report, describe_machine)
 
 
@@ -186,6 +197,46 @@ def store(
     _save(json_file, report, describe_machine)
 
 
+def epoch(
+    data: Path,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    teacher: str = "resnet18@random",
+    student: str = "demo_student",
+    resolution: int = 64,
+    batch: int = 32,
+    backend: str = "torchvision",
+    rounds: int = 7,
+    rows: int = 262_144,
+    seconds: float = 5.0,
+) -> None:
+    """One epoch from labels, from stored teacher outputs and with the teacher online; and how fast stored rows arrive.
+
+    Args:
+        data: Folder with a folder of images per class.
+        json_file: File for all figures, with machine and versions.
+        teacher: NAME@WEIGHTS, at the student's resolution.
+        student: NAME.
+        resolution: Side of the pixels.
+        batch: Images of a step.
+        backend: Of the pixels.
+        rounds: Timed epochs of each of the three trainings.
+        rows: Rows of the store from which rows alone are delivered.
+        seconds: Length of each such measurement.
+    """
+    from benchmarks.epoch import EpochSettings, measure_delivery, measure_epochs
+    from benchmarks.machine import describe_machine
+
+    _refuse_existing(json_file)
+    settings = EpochSettings(data, teacher, student, resolution, batch, backend, rounds)
+    with tempfile.TemporaryDirectory() as temporary:
+        results = measure_epochs(settings, Path(temporary), Console(highlight=False).print)
+        delivery = measure_delivery(Path(temporary), num_rows=rows, num_classes=1000, batch=256, seconds=seconds)
+    _show_pairs("seconds of an epoch against training from labels", ("distilled", "labels"), results)
+    _show("stored rows to a step without a model, rows/s", delivery.to_json())
+    pairs = [pairs.to_json() for pairs in results]
+    _save(json_file, {"settings": _encoded(settings), "pairs": pairs, "delivery": delivery.to_json()}, describe_machine)
+
+
 def _refuse_existing(json_file: Path | None) -> None:
     if json_file is not None and json_file.exists():
         raise ConfigError(f"--json {json_file} exists; nothing is overwritten: choose another file")
@@ -208,7 +259,7 @@ def _show_pairs(title: str, names: tuple[str, str], results: Sequence[Pairs]) ->
         table.add_column(column, justify="right" if column else "left")
     for pairs in results:
         row = pairs.to_json()
-        figures = (f"{row['median_a']:,.0f}", f"{row['median_b']:,.0f}", f"{pairs.ratio:.3f}")
+        figures = (_figure(row["median_a"]), _figure(row["median_b"]), f"{pairs.ratio:.3f}")
         table.add_row(pairs.name, *figures, " ".join(f"{ratio:.2f}" for ratio in pairs.ratios))
     Console().print(table)
 
@@ -216,8 +267,12 @@ def _show_pairs(title: str, names: tuple[str, str], results: Sequence[Pairs]) ->
 def _show(title: str, figures: dict[str, float]) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in figures.items():
-        table.add_row(name, f"{value:,.3g}" if value < 1000 else f"{value:,.0f}")
+        table.add_row(name, _figure(value))
     Console().print(table)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _save(path: Path | None, report: dict[str, Any], describe: Callable[[], dict[str, Any]]) -> None:
@@ -234,6 +289,7 @@ def main() -> None:
         "precompute": precompute,
         "codecs": codecs,
         "store": store,
+        "epoch": epoch,
     }
     tyro.extras.subcommand_cli_from_dict(parts, prog="python -m benchmarks", description=__doc__)
 

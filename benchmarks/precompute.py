@@ -1,21 +1,21 @@
 """What several views from one decode are worth: decoding a JPEG costs more than all that is done with its pixels.
 
-Both streams of a pair are open and endless; a window of one is timed while the other stands still, in turn.
+Both sides of a pair make the same views of the same images, from start to end: nothing of one is prefetched in the time
+of the other.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from benchmarks.loader import decoded
-from benchmarks.pairs import Pairs, alternate, window_rate
+from benchmarks.pairs import Pairs, alternate
 from pipeline.core.cpu import usable_cpus
 from pipeline.data.backends.base import BackendOptions, Source
+from pipeline.data.backends.registry import open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import Plan, PlanRows
 from pipeline.data.policies.registry import get_policy
@@ -35,7 +35,7 @@ class DecodeSettings:
         resolution: output side in pixels.
         batch: rows of a request.
         threads: decoder threads; None for all cores.
-        window: rows in a timed window.
+        images: images of each pair.
         repeats: pairs.
     """
 
@@ -44,7 +44,7 @@ class DecodeSettings:
     resolution: int = 224
     batch: int = 256
     threads: int | None = None
-    window: int = 2048
+    images: int = 256
     repeats: int = 5
 
 
@@ -64,42 +64,38 @@ def views_per_decode(settings: DecodeSettings, backends: list[str], work: Path, 
 def _measure(name: str, source: Source, settings: DecodeSettings, say: Say) -> Pairs:
     threads = settings.threads or usable_cpus()
     options = BackendOptions(resolution=settings.resolution, num_threads=threads, max_batch=settings.batch)
-    backend = name.partition("-")[0]
     shared, passes = shared_rows(source.index, settings), rows_of_passes(source.index, settings)
-    with (
-        closing(decoded(backend, source, options, shared)) as one,
-        closing(decoded(backend, source, options, passes)) as other,
-    ):
-        skipped, counted = options.prefetch + 1, max(1, settings.window // settings.batch)
+    with closing(open_backend(name.partition("-")[0], source, options)) as backend:
 
-        def rate(batches: Iterator[torch.Tensor]) -> float:
-            return window_rate(batches, skipped=skipped, counted=counted)
+        def rate(requests: list[PlanRows]) -> float:
+            started = time.perf_counter()
+            count = sum(len(pixels.images) for pixels in backend.stream(requests))
+            return count / (time.perf_counter() - started)
 
-        rate(one)  # compilation, page cache
-        rate(other)
-        return alternate(name, "views/s", lambda: rate(one), lambda: rate(other), settings.repeats, say)
+        rate(shared)  # compilation, page cache
+        return alternate(name, "views/s", lambda: rate(shared), lambda: rate(passes), settings.repeats, say)
 
 
-def shared_rows(index: Index, settings: DecodeSettings) -> Iterator[PlanRows]:
-    """Endless requests: all views of the first images, then of the next; after the last image, further views."""
-    images = max(1, settings.batch // settings.views)
-    for turn in itertools.count():
-        views = turn * settings.views + np.arange(settings.views)
-        for at in _in_order(index, images):
-            yield _rows(index, np.repeat(at, settings.views), np.tile(views, len(at)))
+def shared_rows(index: Index, settings: DecodeSettings) -> list[PlanRows]:
+    """Requests of whole images: all views of the first, all views of the next."""
+    images = _cut(_chosen(index, settings), max(1, settings.batch // settings.views))
+    views = np.arange(settings.views)
+    return [_rows(index, np.repeat(at, settings.views), np.tile(views, len(at))) for at in images]
 
 
-def rows_of_passes(index: Index, settings: DecodeSettings) -> Iterator[PlanRows]:
-    """Endless requests: one view of every image, then another."""
-    for view in itertools.count():
-        for at in _in_order(index, settings.batch):
-            yield _rows(index, at, np.full(len(at), view))
+def rows_of_passes(index: Index, settings: DecodeSettings) -> list[PlanRows]:
+    """The same rows: one view of every image, then another."""
+    images = _cut(_chosen(index, settings), settings.batch)
+    return [_rows(index, at, np.full(len(at), view)) for view in range(settings.views) for at in images]
 
 
-def _in_order(index: Index, size: int) -> Iterator[np.ndarray]:
-    """Positions in full batches, in the order of the files, as precompute reads them."""
-    for first in range(0, max(1, len(index) - size + 1), size):
-        yield np.arange(first, min(first + size, len(index)))
+def _chosen(index: Index, settings: DecodeSettings) -> np.ndarray:
+    """Positions of the images, spread evenly, in the order of the files, as precompute reads them."""
+    return np.unique(np.linspace(0, len(index) - 1, settings.images).astype(np.int64))
+
+
+def _cut(positions: np.ndarray, size: int) -> list[np.ndarray]:
+    return np.split(positions, np.arange(size, len(positions), size))
 
 
 def _rows(index: Index, at: np.ndarray, views: np.ndarray) -> PlanRows:
