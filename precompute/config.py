@@ -59,7 +59,8 @@ class PrecomputeConfig:
         precision: teacher's body: auto is fp16 on CUDA and fp32 on CPU. Its pooling and classifier run in float32.
         batch: images per forward pass. The same number at every start: it decides the low bits.
         shard_rows: rows of a file. Multiples of 4096 let readers map a view as one array.
-        part: K/N: this job does every N-th unit of work, independent jobs do the others.
+        part: K/N: this job does every N-th unit of work, independent jobs do the others, with the same --views,
+            --shard-rows and --views-per-decode.
         views_per_decode: views cut from one decoded image (ffcv and torchvision decode once for all of them).
         expect_top1: the teacher's published top-1 in percent; a measured one more than 0.5 off is refused.
         compile: torch.compile the teacher.

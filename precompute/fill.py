@@ -82,7 +82,7 @@ def _precompute(config: PrecomputeConfig, world: World, folder: Path, stop: Stop
         with Report(enabled=main, shards=shards, rows=rows, folder=folder) as report:
             with Pulse(world, stop, report.beat) as pulse:
                 own = deal(units, world.rank, world.size)
-                _fill(setting, own, pulse)
+                fill_units(setting, own, pulse)
                 pulse.leave(_count_shards(missing_units(own, store)))
             totals, seconds = pulse.totals, report.seconds
         show_end(totals, views=config.views, seconds=seconds, enabled=main and totals.rows > 0)
@@ -108,7 +108,13 @@ def find_work(setting: Setting) -> list[Unit]:
     return from_json(world.gather(found)[0])
 
 
-def _fill(setting: Setting, units: list[Unit], pulse: Pulse) -> None:
+def fill_units(setting: Setting, units: list[Unit], pulse: Pulse) -> None:
+    """Make the shards of this rank's units, until a signal has come and the rest would take too long.
+
+    Raises:
+        StoreError: a shard cannot be encoded or written.
+        PeerError: another rank failed.
+    """
     with BackgroundWriter(
         check_store_named(setting.config),
         setting.manifest,

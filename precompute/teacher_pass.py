@@ -90,6 +90,7 @@ def fix_numerics(device: torch.device) -> None:
     # a second batch size would replace the kernels of the first by others for all sizes
     os.environ.setdefault("TORCH_DYNAMO_AUTOMATIC_DYNAMIC_SHAPES", "0")
     set_kernels(deterministic=True)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # a layer without such a kernel is worth a warning
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # pixels written twice
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
