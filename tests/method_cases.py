@@ -35,7 +35,12 @@ _VARIANTS: dict[str, list[dict[str, Any]]] = {
     "kd": [{"form": "cross_entropy"}],
     "lskd": [{"base": "dkd"}],
     "srrl": [{"form": "pooled"}],
-    "ctkd": [{"mode": "instance"}, {"mode": "instance", "base": "dkd"}, {"schedule": "linear"}]
+    "ctkd": [
+        {"mode": "instance"},
+        {"mode": "instance", "base": "dkd"},
+        {"schedule": "linear"},
+        {"base_args": {"form": "cross_entropy"}},
+    ]
     + [{"base": base, "base_args": _SMALL.get(base, {})} for base in ("dkd", "pkt", "sp", "vid", "crd", "srrl")],
 }
 

@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ctkd_dkd": {"base": "dkd", "loops": 5, "base_args": {"ce": 1.0, "alpha": 1.0, "beta": 1.0, "warmup_epochs": 0}},
 }
 
-_NOT_BASES = ("ctkd", "lskd", "supervised")
+_NOT_BASES = ("ctkd", "dist", "lskd", "nkd", "supervised")
 _OF_BASE: dict[str, dict[str, Any]] = {"dkd": {"beta": 1.0, "warmup_epochs": 0}}
 _OF_OTHERS: dict[str, Any] = {"kd": 1.0}
 
@@ -74,7 +74,7 @@ class CTKD(Wrapper):
         instance_form: Literal["readme", "kl"] = "readme",
     ) -> None:
         if base in _NOT_BASES:
-            raise ConfigError(f"ctkd learns the temperature of a method that has one: '{base}' cannot be its base")
+            raise ConfigError(f"ctkd learns the temperature of a KL divergence or of dkd: '{base}' cannot be its base")
         super().__init__(build_method(base, {**_OF_BASE.get(base, _OF_OTHERS), **(base_args or {})}))
         if base != "dkd" and self.weights.kd == 0:
             raise ConfigError(f"ctkd with base '{base}' learns the temperature of its divergence: `kd` must be above 0")

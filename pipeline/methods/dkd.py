@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from pipeline.kernels.dkd import dkd
 from pipeline.methods.base import R34_R18, R50_MV1, TEACHER_LOGITS, Method, MethodInfo, MethodInput, Needs, Weights
-from pipeline.methods.parts import in_float32
 
 INFO = MethodInfo(
     paper="Zhao et al. 2022, arXiv:2203.08679",
@@ -71,33 +71,6 @@ class DKD(Method):
             alpha=self._alpha,
             beta=self._beta,
         )
-
-
-def dkd(
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    labels: torch.Tensor,
-    temperature: float | torch.Tensor,
-    *,
-    alpha: float,
-    beta: float,
-) -> torch.Tensor:
-    """Mean of T^2 (alpha TCKD + beta NCKD), in log space."""
-    if isinstance(temperature, torch.Tensor):
-        temperature = temperature.reshape(-1, 1)
-    zs, zt = in_float32(student) / temperature, in_float32(teacher).detach() / temperature
-    mask = torch.zeros_like(zs, dtype=torch.bool).scatter_(1, labels[:, None], True)
-
-    def parts(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        rest = z.masked_fill(mask, -torch.inf)
-        log_rest = torch.logsumexp(rest, 1, keepdim=True)
-        both = torch.log_softmax(torch.cat((z.gather(1, labels[:, None]), log_rest), 1), 1)
-        return both, torch.softmax(rest, 1), torch.log_softmax(rest, 1).masked_fill(mask, 0.0)
-
-    (bs, _, ls), (bt, pt, lt) = parts(zs), parts(zt)
-    tckd = (bt.exp() * (bt - bs)).sum(1, keepdim=True)
-    nckd = (pt * (lt - ls)).sum(1, keepdim=True)
-    return (temperature**2 * (alpha * tckd + beta * nckd)).mean()
 
 
 METHOD = DKD

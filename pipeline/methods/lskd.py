@@ -1,16 +1,13 @@
-"""Logit standardisation (Sun et al. 2024, arXiv:2403.01427).
-
-Legend: B batch, C classes.
-"""
+"""Logit standardisation (Sun et al. 2024, arXiv:2403.01427)."""
 
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 
-from pipeline.core.errors import unknown_name
+from pipeline.core.errors import ConfigError, unknown_name
+from pipeline.kernels.zscore_kl import standardise, zscore_kl
 from pipeline.methods.base import R34_R18, R50_MV1, MethodInfo, MethodInput
-from pipeline.methods.parts import in_float32
 from pipeline.methods.registry import build_method
 from pipeline.methods.wrapper import Wrapper
 
@@ -28,7 +25,6 @@ _OF_BASE: dict[str, dict[str, Any]] = {
     "kd": PRESETS["official"]["base_args"],
     "dkd": PRESETS["official_dkd"]["base_args"],
 }
-_EPS = 1e-7
 
 
 class LSKD(Wrapper):
@@ -45,6 +41,8 @@ class LSKD(Wrapper):
     def __init__(self, *, base: Literal["kd", "dkd"] = "kd", base_args: dict[str, Any] | None = None) -> None:
         if base not in _OF_BASE:
             raise unknown_name("base of lskd", base, _OF_BASE)
+        if "form" in (base_args or {}):
+            raise ConfigError("lskd takes the divergence as KL: leave out `form` among its base_args")
         super().__init__(build_method(base, {**_OF_BASE[base], **(base_args or {})}))
 
     def refuses_topk(self, num_kept: int) -> str | None:
@@ -52,8 +50,8 @@ class LSKD(Wrapper):
         return "the deviation of the logits is taken over all classes"
 
     def divergence(self, batch: MethodInput) -> torch.Tensor:
-        """The base's, of standardised logits."""
-        return self.base.divergence(_standardised(batch))
+        """KL_T of standardised logits."""
+        return zscore_kl(batch.student.logits, batch.taught.logits, batch.temperature)
 
     def forward(self, batch: MethodInput) -> torch.Tensor | None:
         """The base's own term, of standardised logits."""
@@ -61,15 +59,8 @@ class LSKD(Wrapper):
 
 
 def _standardised(batch: MethodInput) -> MethodInput:
-    student, teacher = (replace(side, logits=_standardise(side.logits)) for side in (batch.student, batch.taught))
+    student, teacher = (replace(side, logits=standardise(side.logits)) for side in (batch.student, batch.taught))
     return replace(batch, student=student, teacher=teacher)
-
-
-def _standardise(logits_BC: torch.Tensor) -> torch.Tensor:
-    """(z - mean) / (1e-7 + unbiased deviation), row by row."""
-    logits_BC = in_float32(logits_BC)
-    centred_BC = logits_BC - logits_BC.mean(dim=1, keepdim=True)
-    return centred_BC / (_EPS + logits_BC.std(dim=1, keepdim=True))
 
 
 METHOD = LSKD
