@@ -26,7 +26,7 @@ from precompute.begin import begin_store
 from precompute.config import PrecomputeConfig, check_config, check_store_named, parse_part
 from precompute.endings import Pace, noted_failures, remedies, say_gray
 from precompute.pulse import Pulse, Totals
-from precompute.report import Report, say, show_end
+from precompute.report import Report, format_bytes, say, show_end
 from precompute.requests import Feed
 from precompute.setting import Setting, check_names, describe_software, open_setting
 from precompute.store_folder import check_folder, finish_store, remove_old_leftovers
@@ -188,7 +188,7 @@ def _say_work(setting: Setting, units: list[Unit]) -> None:
     say(
         f"{config.teacher} at {config.resolution} px in {setting.manifest.teacher['precision']}:"
         f" views {config.views} of {len(index):,} images, {per_view} shard(s) each, {config.keep}\n"
-        f"{left} shard(s){share} to make: {rows:,} rows, {rows * setting.row_bytes / 1e9:.2f} GB |"
+        f"{left} shard(s){share} to make: {rows:,} rows, {format_bytes(rows * setting.row_bytes)} |"
         f" {world.size} rank(s) on {world.device.type}, {world.threads} decoder thread(s) each",
         enabled=world.is_main,
     )

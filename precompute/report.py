@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -30,9 +30,8 @@ class Report:
         self._enabled, self._shards, self._rows, self._folder = enabled, shards, rows, folder
         self._console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
         self._live = enabled and self._console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
-        self._bar = Progress(*columns, TimeElapsedColumn(), console=self._console)
-        self._task = self._bar.add_task("precompute", total=rows, note="")
+        self._bar = Progress(BarColumn(bar_width=16), TextColumn("{task.fields[note]}"), console=self._console)
+        self._task = self._bar.add_task("precompute", total=rows, note="starting")
         self._started = self._last_line = self._last_state = time.monotonic()
 
     def __enter__(self) -> "Report":
@@ -69,7 +68,7 @@ class Report:
         left = f"{format_duration((self._rows - totals.rows) / speed)} left" if totals.rows else "starting"
         return (
             f"{totals.shards} of {self._shards} shards | {speed:,.0f} images/s |"
-            f" {totals.num_bytes / 1e9:.2f} GB written | {left}"
+            f" {format_bytes(totals.num_bytes)} written | {left}"
         )
 
 
