@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
+from pipeline.kernels.dispatch import use_triton
 from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.rows import (
     blocks,
@@ -50,7 +51,12 @@ def dkd(
         alpha: weight of TCKD.
         beta: weight of NCKD.
     """
-    return fused(student_logits_BC, teacher_logits_BC, labels_B, temperature, alpha=alpha, beta=beta)
+    inputs = (student_logits_BC, teacher_logits_BC, labels_B, temperature)
+    if use_triton(student_logits_BC):
+        from pipeline.kernels.triton_dkd import triton_dkd  # optional package
+
+        return triton_dkd(*inputs, alpha=alpha, beta=beta)
+    return fused(*inputs, alpha=alpha, beta=beta)
 
 
 def reference(

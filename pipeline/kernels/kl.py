@@ -8,6 +8,7 @@ from math import exp
 
 import torch
 
+from pipeline.kernels.dispatch import use_triton
 from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.rows import (
     Divergence,
@@ -39,7 +40,7 @@ def kl(
     """Batch mean of T^2 KL(softmax(teacher / T) || softmax(student / T)), a scalar in float32 (float64 for float64).
 
     Finite for any finite logits. Gradient to the student is T (q - p) / B; none flows to the teacher. Value and
-    gradient are formed together, by in-place operations.
+    gradient are formed together: on CUDA by one Triton kernel, elsewhere by in-place operations.
 
     Args:
         student_logits_BC: logits of any floating type.
@@ -49,6 +50,10 @@ def kl(
         eps: added to each teacher probability, without normalising again: CTKD_EPS gives the instance-wise loss of
             CTKD's README.
     """
+    if use_triton(student_logits_BC):
+        from pipeline.kernels.triton_kl import triton_kl  # optional package
+
+        return triton_kl(student_logits_BC, teacher_logits_BC, temperature, eps=eps)
     return fused(student_logits_BC, teacher_logits_BC, temperature, eps=eps)
 
 

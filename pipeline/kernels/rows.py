@@ -31,6 +31,9 @@ _PHI = tuple((-1) ** n / factorial(n) for n in range(2, 9))  # of x^2
 _CHI = tuple((-1) ** (n - 1) * (n - 2) / factorial(n) for n in range(3, 10))  # of x^3
 _KEPT = threading.local()
 
+DEVIATION_EPS = 1e-7  # of a standard score
+LEAST_TAIL = 2.0**-126  # float32's least normal number: its logarithm is finite, its mass is nothing
+
 
 def working_dtype(*tensors: torch.Tensor) -> torch.dtype:
     """float32, or float64 where any tensor has it."""

@@ -9,10 +9,9 @@ from math import log
 
 import torch
 
+from pipeline.kernels.dispatch import use_triton
 from pipeline.kernels.gradient import Differentiated, with_gradient
-from pipeline.kernels.rows import blocks, working_dtype
-
-LEAST_TAIL = 2.0**-126  # float32's least normal number: its logarithm is finite, its mass is nothing
+from pipeline.kernels.rows import LEAST_TAIL, blocks, working_dtype
 
 
 def topk_kl(
@@ -33,6 +32,10 @@ def topk_kl(
         logsumexp_B: log sum exp over all of the teacher's logits.
         tail_mass_B: the probability of all other classes together; ignored where k is C.
     """
+    if use_triton(student_logits_BC):
+        from pipeline.kernels.triton_topk_kl import triton_topk_kl  # optional package
+
+        return triton_topk_kl(student_logits_BC, indices_BK, values_BK, logsumexp_B, tail_mass_B)
     return fused(student_logits_BC, indices_BK, values_BK, logsumexp_B, tail_mass_B)
 
 

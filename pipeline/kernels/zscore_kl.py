@@ -6,9 +6,11 @@ z' = (z - m) / (1e-7 + s).
 
 import torch
 
+from pipeline.kernels.dispatch import use_triton
 from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.kl import reference as kl_reference
 from pipeline.kernels.rows import (
+    DEVIATION_EPS,
     blocks,
     column,
     divergence,
@@ -22,14 +24,12 @@ from pipeline.kernels.rows import (
     working_dtype,
 )
 
-EPS = 1e-7
-
 
 def standardise(logits_BC: torch.Tensor) -> torch.Tensor:
     """z', in float32 or float64, with gradient: for losses that have no fused form of their own."""
     logits_BC = logits_BC.to(working_dtype(logits_BC))
     centred_BC = logits_BC - logits_BC.mean(dim=1, keepdim=True)
-    return centred_BC / (EPS + logits_BC.std(dim=1, keepdim=True))
+    return centred_BC / (DEVIATION_EPS + logits_BC.std(dim=1, keepdim=True))
 
 
 def zscore_kl(
@@ -45,6 +45,10 @@ def zscore_kl(
         temperature: a number, or a tensor with one element or one for each sample; gradient reaches a tensor that asks
             for it, the factor T^2 included.
     """
+    if use_triton(student_logits_BC):
+        from pipeline.kernels.triton_kl import triton_zscore_kl  # optional package
+
+        return triton_zscore_kl(student_logits_BC, teacher_logits_BC, temperature)
     return fused(student_logits_BC, teacher_logits_BC, temperature)
 
 
@@ -96,7 +100,7 @@ def _standardise(logits_RC: torch.Tensor, out: torch.Tensor) -> tuple[torch.Tens
     """Standard scores in `out`, and the deviation (R, 1)."""
     torch.sub(logits_RC, logits_RC.mean(1, keepdim=True, dtype=out.dtype), out=out)
     deviation_R1 = torch.linalg.vector_norm(out, dim=1, keepdim=True).div_((out.shape[1] - 1) ** 0.5)
-    return out.div_(deviation_R1 + EPS), deviation_R1
+    return out.div_(deviation_R1 + DEVIATION_EPS), deviation_R1
 
 
 def _through_standardisation(
@@ -106,7 +110,7 @@ def _through_standardisation(
 
     dL/dz = [g - mean(g) - z' (sum_c g z') (eps + s) / ((C - 1) s)] / (eps + s); the term with z' is 0 where s is.
     """
-    classes, shifted_R1 = gradient_RC.shape[1], deviation_R1 + EPS
+    classes, shifted_R1 = gradient_RC.shape[1], deviation_R1 + DEVIATION_EPS
     along_R1 = torch.mul(gradient_RC, standard_RC, out=work_RC).sum(1, keepdim=True)
     along_R1.mul_(shifted_R1 / (deviation_R1.clamp_min(torch.finfo(deviation_R1.dtype).tiny) * (classes - 1)))
     gradient_RC.sub_(standard_RC.mul_(along_R1)).sub_(gradient_RC.mean(1, keepdim=True)).div_(shifted_R1)

@@ -1,0 +1,204 @@
+"""`dkd` in Triton: a row's value, student gradient and temperature gradient in one launch."""
+
+import torch
+import triton
+import triton.language as tl
+
+from pipeline.kernels import rows as torch_rows
+from pipeline.kernels.gradient import Differentiated, with_gradient
+from pipeline.kernels.triton_rows import (
+    ONE_PASS,
+    compare,
+    counter_of,
+    finish,
+    gather_slopes,
+    launch_options,
+    load_row,
+    mean_lanes,
+    of_rows,
+    outputs,
+    pieces,
+    whole,
+)
+
+
+def triton_dkd(
+    student_logits_BC: torch.Tensor,
+    teacher_logits_BC: torch.Tensor,
+    labels_B: torch.Tensor,
+    temperature: float | torch.Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    one_pass: int = ONE_PASS,
+) -> torch.Tensor:
+    """`dkd` for float32, float16 and bfloat16 logits; rows of more than `one_pass` classes go in pieces."""
+    torch_rows.column(temperature, student_logits_BC, torch.float32)  # refuses a wrong shape
+    moments = torch_rows.wants_gradient(temperature)
+    with torch.no_grad():
+        tensor, number = of_rows(temperature)
+        logits = student_logits_BC.detach().contiguous(), teacher_logits_BC.detach().contiguous()
+        found = _operator(*logits, labels_B.contiguous(), tensor, number, alpha, beta, moments, one_pass)
+        differentiated = Differentiated(found[0], found[1], temperature=gather_slopes(found[2], temperature))
+    return with_gradient(differentiated, student_logits_BC, temperature)
+
+
+@torch.library.custom_op("reflux::dkd", mutates_args=())
+def _operator(
+    student_BC: torch.Tensor,
+    teacher_BC: torch.Tensor,
+    labels_B: torch.Tensor,
+    temperature: torch.Tensor | None,
+    number: float,
+    alpha: float,
+    beta: float,
+    moments: bool,
+    one_pass: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Batch mean; gradient by the student's logits; each row's derivative by its temperature (empty if not wanted)."""
+    rows, classes = student_BC.shape
+    mean, gradient_BC, slopes_B = outputs(student_BC, moments)
+    losses_B = torch.empty(rows, dtype=torch.float32, device=student_BC.device)
+    _kernel[(rows,)](
+        student_BC,
+        teacher_BC,
+        labels_B,
+        losses_B if temperature is None else temperature,
+        number,
+        gradient_BC,
+        slopes_B if moments else losses_B,
+        losses_B,
+        mean,
+        counter_of(student_BC),
+        rows,
+        classes,
+        alpha,
+        beta,
+        STRIDE_T=-1 if temperature is None else int(temperature.numel() > 1),
+        MOMENTS=moments,
+        LANES=mean_lanes(rows),
+        **launch_options(classes, one_pass),
+    )
+    return mean, gradient_BC, slopes_B
+
+
+@_operator.register_fake
+def _(
+    student_BC: torch.Tensor,
+    teacher_BC: torch.Tensor,
+    labels_B: torch.Tensor,
+    temperature: torch.Tensor | None,
+    number: float,
+    alpha: float,
+    beta: float,
+    moments: bool,
+    one_pass: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return outputs(student_BC, moments)
+
+
+@triton.jit
+def _log_sigmoid(odds):
+    return tl.minimum(odds, 0.0) - tl.log(1 + tl.exp(-tl.abs(odds)))
+
+
+@triton.jit
+def _bernoulli(odds_t, odds_s, shift):
+    """KL, its derivative by the student's log odds, and minus its derivative by the teacher's.
+
+    For a small shift of the log odds, its cumulants; see `dkd._bernoulli` for the rest.
+    """
+    p = tl.sigmoid(odds_t)
+    rest = tl.sigmoid(-odds_t)
+    far = p * (_log_sigmoid(odds_t) - _log_sigmoid(odds_s))
+    far += rest * (_log_sigmoid(-odds_t) - _log_sigmoid(-odds_s))
+    v = p * rest
+    d = tl.where(tl.abs(shift) < 0.25, shift, 0.0)
+    lean = rest - p
+    higher = lean * (1 - 12 * v) / 120 + d * (1 - 30 * v + 120 * v * v) / 720
+    near = v * d * d * (1 / 2 + d * (lean / 6 + d * ((1 - 6 * v) / 24 + d * higher)))
+    error = tl.where(odds_t > 0, rest - tl.sigmoid(-odds_s), tl.sigmoid(odds_s) - p)
+    return tl.where(tl.abs(shift) < 0.25, near, far), error, v * shift
+
+
+@triton.jit
+def _mixed(difference, s, greatest, total, temperature, at, label, error, alpha, beta):
+    """Gradient by the scaled logits: alpha e for the label, beta (q - p) - alpha e q for the others."""
+    q = tl.exp(tl.where(at == label, 0.0, (s - greatest) / temperature)) / total
+    return tl.where(at == label, alpha * error, beta * difference - alpha * error * q)
+
+
+@triton.jit
+def _kernel(
+    student,
+    teacher,
+    labels,
+    temperatures,
+    number,
+    gradient,
+    slopes,
+    losses,
+    mean,
+    counter,
+    rows,
+    classes,
+    alpha,
+    beta,
+    STRIDE_T: tl.constexpr,
+    MOMENTS: tl.constexpr,
+    LANES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ONE_PASS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    temperature = number
+    if STRIDE_T >= 0:
+        temperature = tl.load(temperatures + row * STRIDE_T)
+    student += row * classes
+    teacher += row * classes
+    gradient += row * classes
+    label = tl.load(labels + row)
+    label_s = tl.load(student + label).to(tl.float32)
+    label_t = tl.load(teacher + label).to(tl.float32)
+    at = tl.arange(0, BLOCK)
+    valid = (at < classes) & (at != label)
+    if ONE_PASS:
+        s = load_row(student, at, valid)
+        t = load_row(teacher, at, valid)
+        greatest_s, total_s, mean_s = whole(s, valid, temperature)
+        greatest_t, total_t, mean_t = whole(t, valid, temperature)
+    else:
+        greatest_s, total_s, mean_s = pieces(student, classes, label, 0.0, 1.0, temperature, BLOCK)
+        greatest_t, total_t, mean_t = pieces(teacher, classes, label, 0.0, 1.0, temperature, BLOCK)
+    label_s = (label_s - greatest_s) / temperature
+    label_t = (label_t - greatest_t) / temperature
+    shift = label_s - label_t - tl.log(total_s / total_t)
+    tckd, error, slope_t = _bernoulli(label_t - tl.log(total_t), label_s - tl.log(total_s), shift)
+    stats_s = (greatest_s, total_s)
+    stats_t = (greatest_t, total_t)
+    factor = temperature / rows
+    if ONE_PASS:
+        w, difference, bracket = compare(s, t, valid, stats_s, stats_t, mean_t, temperature, 0.0, classes, False)
+        difference = _mixed(difference, s, greatest_s, total_s, temperature, at, label, error, alpha, beta)
+        tl.store(gradient + at, difference * factor, mask=at < classes)
+        nckd = tl.sum(w, axis=0)
+        slope = tl.sum(bracket, axis=0)
+    else:
+        values = tl.zeros([BLOCK], tl.float32)
+        brackets = tl.zeros([BLOCK], tl.float32)
+        for start in range(0, classes, BLOCK):
+            at = start + tl.arange(0, BLOCK)
+            valid = (at < classes) & (at != label)
+            s = load_row(student, at, valid)
+            t = load_row(teacher, at, valid)
+            w, difference, bracket = compare(s, t, valid, stats_s, stats_t, mean_t, temperature, 0.0, classes, False)
+            difference = _mixed(difference, s, greatest_s, total_s, temperature, at, label, error, alpha, beta)
+            tl.store(gradient + at, difference * factor, mask=at < classes)
+            values += w
+            brackets += bracket
+        nckd = tl.sum(values, axis=0)
+        slope = tl.sum(brackets, axis=0)
+    if MOMENTS:
+        bernoulli = 2 * tckd + slope_t * (label_t - mean_t) - error * (label_s - mean_s)
+        tl.store(slopes + row, temperature * (alpha * bernoulli + beta * slope))
+    finish(losses, mean, counter, (alpha * tckd + beta * nckd) * temperature * temperature, row, rows, LANES)
