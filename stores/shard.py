@@ -6,6 +6,7 @@ Nothing of a shard is visible before all of its rows are on the disk.
 import json
 import os
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ from stores.layout import ShardKey, parse_shard
 from stores.manifest import STORE_VERSION, Manifest
 from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC, SHARD_KIND, Place, create_shard_file, shard_columns
 
-_FLUSH_BYTES = 1 << 25
+_FLUSH_BYTES = 1 << 24
+_WAITING_CHECKS = 16  # pieces of a shard whose arrays are kept
 _REMEDY = "remove it, and precompute it again"
 
 
@@ -53,9 +55,13 @@ class ShardWriter:
         self._payload = fields
         self._columns = (*fields, LABEL, PLAN_CRC)
         self._written = np.zeros(key.stop - key.start, bool)
+        # one number a row each: written at the end, since a system call costs more than they do
+        numbers = (LABEL, PLAN_CRC, ROW_CRC)
+        self._numbers = {field.name: np.empty(len(self._written), field.dtype) for field in numbers}
         self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.tmp")
         self._descriptor = -1
         self._threads, self._flush, self._unflushed_bytes = ThreadPoolExecutor(2, "shard"), _done(), 0
+        self._checks: deque[Future[None]] = deque()
         with self._named_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -77,20 +83,26 @@ class ShardWriter:
     def write(self, start: int, columns: dict[str, np.ndarray]) -> None:
         """Write rows [start, start + n) of the shard: every field, label and plan_crc as (n, ...) arrays.
 
+        The arrays must stay as they are until `seal`: their checksums are still being computed.
+
         Raises:
             ValueError: columns missing, too many, of another type or shape, or rows outside the shard.
             OSError: with the file's name.
         """
         num = self._check(start, columns)
         payload = [columns[field.name] for field in self._payload]
+        rows = slice(start, start + num)
+        for field in (LABEL, PLAN_CRC):
+            self._numbers[field.name][rows] = columns[field.name]
         # zlib keeps the interpreter's lock for short rows, pwrite gives it up: so this thread writes
-        crcs = self._threads.submit(row_crcs, columns[LABEL.name], columns[PLAN_CRC.name], payload)
+        self._checks.append(self._threads.submit(self._add_crcs, rows, payload))
         with self._named_errors():
-            for name, array in columns.items():
-                self._write_column(start, name, array)
-            self._write_column(start, ROW_CRC.name, crcs.result())
+            for field, array in zip(self._payload, payload, strict=True):
+                self._write_column(start, field.name, array)
             self._begin_flush()
-        self._written[start : start + num] = True
+        self._written[rows] = True
+        while len(self._checks) > _WAITING_CHECKS:
+            self._checks.popleft().result()
 
     def seal(self) -> None:
         """Make the rows durable and visible. A shard that is already there stays; this one is dropped.
@@ -102,7 +114,11 @@ class ShardWriter:
         missing = np.flatnonzero(~self._written)
         if len(missing):
             raise ValueError(f"{self.path}: {len(missing)} rows were not written, the first is row {missing[0]}")
+        for check in self._checks:
+            check.result()
         with self._named_errors():
+            for name, column in self._numbers.items():
+                self._write_column(0, name, column)
             self._flush.result()
             os.fsync(self._descriptor)
             rename_if_new(self._temporary, self.path)
@@ -111,11 +127,15 @@ class ShardWriter:
 
     def drop(self) -> None:
         """Close and remove the temporary file; what is sealed stays."""
-        self._threads.shutdown(wait=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
         self._temporary.unlink(missing_ok=True)
+
+    def _add_crcs(self, rows: slice, payload: list[np.ndarray]) -> None:
+        labels, plan_crcs = self._numbers[LABEL.name][rows], self._numbers[PLAN_CRC.name][rows]
+        self._numbers[ROW_CRC.name][rows] = row_crcs(labels, plan_crcs, payload)
 
     def _write_column(self, start: int, name: str, array: np.ndarray) -> None:
         place = self._places[name]
