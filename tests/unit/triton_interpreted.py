@@ -1,0 +1,112 @@
+"""Triton's kernels against float64 references, interpreted on a processor: python -m tests.unit.triton_interpreted
+
+Prints one JSON object: case -> greatest relative errors of value, student gradient and temperature gradient.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels' modules are imported
+
+import torch
+
+from pipeline.kernels import dkd, kl, topk_kl, triton_dkd, triton_kl, triton_topk_kl, zscore_kl
+
+ROWS = 3
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One loss on one kind of logits; `ours` and `exact` take student, teacher, temperature."""
+
+    name: str
+    ours: Loss
+    exact: Loss
+    student: torch.Tensor
+    teacher: torch.Tensor
+    temperature: torch.Tensor
+
+
+def losses(classes: int, one_pass: int) -> dict[str, tuple[Loss, Loss]]:
+    labels = torch.tensor([0, classes // 2, classes - 1])
+    weights = {"alpha": 1.5, "beta": 0.5}
+    return {
+        "kl": (lambda s, t, T: triton_kl.triton_kl(s, t, T, one_pass=one_pass), kl.reference),
+        "ctkd": (
+            lambda s, t, T: triton_kl.triton_kl(s, t, T, eps=kl.CTKD_EPS, one_pass=one_pass),
+            lambda s, t, T: kl.reference(s, t, T, eps=kl.CTKD_EPS),
+        ),
+        "zscore_kl": (
+            lambda s, t, T: triton_kl.triton_zscore_kl(s, t, T, one_pass=one_pass),
+            zscore_kl.reference,
+        ),
+        "dkd": (
+            lambda s, t, T: triton_dkd.triton_dkd(s, t, labels, T, **weights, one_pass=one_pass),
+            lambda s, t, T: dkd.reference(s, t, labels, T, **weights),
+        ),
+        "topk_kl": (
+            lambda s, t, T: triton_topk_kl.triton_topk_kl(s, *sparse(t), one_pass=one_pass) + 0 * T.sum(),
+            lambda s, t, T: topk_kl.reference(s, *sparse(t)) + 0 * T.sum(),
+        ),
+    }
+
+
+def sparse(teacher: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    values, indices = teacher.double().topk(3)
+    tail = torch.softmax(teacher.double(), 1).scatter(1, indices, 0).sum(1)
+    return indices.to(torch.int16), values.float(), teacher.double().logsumexp(1).float(), tail.float()
+
+
+def cases() -> Iterator[Case]:
+    """Rows in registers and rows in pieces, flat to peaked, several types, one temperature and one each."""
+    settings = [
+        ("registers", 37, 8192, 3.0, torch.float32, torch.tensor([0.05, 4.0, 1000.0])),
+        ("registers-great", 130, 8192, 1e4, torch.float32, torch.tensor([[1.0], [20.0], [600.0]])),
+        ("registers-bfloat16", 33, 8192, 5.0, torch.bfloat16, torch.tensor(15.6)),
+        ("pieces", 161, 32, 3.0, torch.float32, torch.tensor([0.5, 4.0, 1000.0])),
+        ("pieces-float16", 100, 32, 300.0, torch.float16, torch.tensor([2.0])),
+        ("pieces-one-class", 65, 32, 3.0, torch.float32, torch.tensor(2.0)),  # the label alone in the last piece
+    ]
+    generator = torch.Generator().manual_seed(0)
+    for name, classes, one_pass, scale, dtype, temperature in settings:
+        student, teacher = ((torch.randn(ROWS, classes, generator=generator) * scale).to(dtype) for _ in range(2))
+        for loss, (ours, exact) in losses(classes, one_pass).items():
+            yield Case(f"{loss}-{name}", ours, exact, student, teacher, temperature)
+
+
+def differentiated(loss: Loss, case: Case, *, double: bool) -> tuple[torch.Tensor, ...]:
+    """Value and both gradients, with an incoming gradient of 2.5."""
+    inputs = [case.student, case.teacher, case.temperature]
+    student, teacher, temperature = (tensor.double() if double else tensor.clone() for tensor in inputs)
+    value = loss(student.requires_grad_(), teacher, temperature.requires_grad_())
+    gradients = torch.autograd.grad(value * 2.5, (student, temperature))
+    assert double or (value.dtype, gradients[0].dtype) == (torch.float32, case.student.dtype)
+    return (value.detach(), *gradients)
+
+
+def errors(case: Case) -> list[float]:
+    found, exact = differentiated(case.ours, case, double=False), differentiated(case.exact, case, double=True)
+    assert all(torch.isfinite(tensor).all() for tensor in found), case.name
+    return [float((a - b).abs().max() / b.abs().max().clamp_min(1e-6)) for a, b in zip(found, exact, strict=True)]
+
+
+def others() -> dict[str, list[float]]:
+    """Same bits twice; one graph of torch.compile; a number as temperature."""
+    case = next(cases())
+    first, second = (differentiated(case.ours, case, double=False) for _ in range(2))
+    compiled = torch.compile(case.ours, fullgraph=True, backend="aot_eager")
+    captured = differentiated(compiled, case, double=False)
+    number = triton_kl.triton_kl(case.student, case.teacher, 4.0)
+    tensor = triton_kl.triton_kl(case.student, case.teacher, torch.full((ROWS,), 4.0))
+    return {
+        "deterministic": [float((a - b).abs().max()) for a, b in zip(first, second, strict=True)],
+        "compiled": [float((a - b).abs().max()) for a, b in zip(first, captured, strict=True)],
+        "number": [float((number - tensor).abs())],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps({case.name: errors(case) for case in cases()} | others()))
