@@ -192,6 +192,11 @@ def _say_work(setting: Setting, units: list[Unit]) -> None:
         f" {world.size} rank(s) on {world.device.type}, {world.threads} decoder thread(s) each",
         enabled=world.is_main,
     )
+    if config.views_per_decode > 1 and setting.manifest.pixel_recipe["backend"] == "dali":
+        say(
+            "dali decodes a window for each view: for one decode a sample take --backend torchvision or ffcv",
+            enabled=world.is_main,
+        )
 
 
 def _say_done(setting: Setting, folder: Path, totals: Totals) -> None:

@@ -10,6 +10,7 @@ import torch
 from jobs import CommandJob, ForkedJob, run_to_end, running, state_of
 from precompute_jobs import (
     SMALL_FILE_BYTES,
+    TEACHER,
     check_equal,
     contents,
     fill,
@@ -115,6 +116,10 @@ class TestTheSameStore:
         assert "0 shard(s) to make" in text
         assert {shard: (store / shard).stat().st_mtime_ns for shard in shards_of(store)} == before
 
+    def test_the_same_weights_under_another_name_go_on(self, flags: list[str], store: Path, tmp_path: Path) -> None:
+        moved = write_teacher(tmp_path)
+        assert "0 shard(s) to make" in fill([*flags, "--teacher", moved], store)
+
     def test_a_shard_that_was_removed_comes_back(self, flags: list[str], store: Path, tmp_path: Path) -> None:
         copy = tmp_path / "store"
         fill([*flags, "--views", "0:1"], copy)
@@ -161,6 +166,24 @@ def test_a_wrong_teacher_is_refused_before_a_store_is_begun(flags: list[str], tm
     state = state_of(tmp_path / "store" / "jobs" / "part-1-of-1")
     assert state["state"] == "usage"
     assert "99.00 %" in state["message"]
+
+
+def test_a_teacher_that_does_not_end_in_its_linear_layer_is_refused(flags: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "squashed.py"
+    path.write_text(TEACHER.replace("nn.Linear(64, num_classes),", "nn.Linear(64, num_classes), nn.Softmax(dim=1),"))
+    text = fill([*flags, "--teacher", f"{path}:teacher@random"], tmp_path / "store", expected=2)
+    assert "must be the output of the last linear layer" in text
+    assert not (tmp_path / "store" / "store.h5").exists()
+
+
+def test_a_top1_measured_later_is_recorded_too(
+    teacher: str, photo_folder: Path, val_folder: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    assert "top-1 is not measured" in fill(photo_flags(teacher, photo_folder), store)
+    assert "top1" not in read_manifest(store).measured
+    fill(photo_flags(teacher, photo_folder, val_folder), store)
+    assert read_manifest(store).measured["top1"]["num_samples"] == 21
 
 
 def test_a_foreign_folder_is_left_alone(flags: list[str], tmp_path: Path) -> None:
