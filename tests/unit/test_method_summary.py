@@ -1,0 +1,48 @@
+"""`python -m pipeline.methods`: what methods need and train."""
+
+import pytest
+from rich.console import Console
+
+from pipeline.methods.__main__ import table_of
+from pipeline.methods.base import R34_R18, R50_MV1
+from pipeline.methods.registry import method_names
+from pipeline.methods.summary import MethodSummary, summarise
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, MethodSummary]:
+    return {row.name: row for row in summarise()}
+
+
+def test_trainable_parameters_are_those_of_the_authors_modules(rows: dict[str, MethodSummary]) -> None:
+    millions = {name: tuple(row.parameters[pair] / 1e6 for pair in (R34_R18, R50_MV1)) for name, row in rows.items()}
+    measured = {  # on the authors' modules
+        "crd": (0.13, 0.39),
+        "ofd": (0.35, 2.8),
+        "reviewkd": (7.55, None),  # 14.3 for MobileNetV1 with the 256 inner channels of its own recipe
+        "semckd": (54.8, 862),
+        "simkd": (0.85, 12.6),
+        "srrl": (0.26, 2.1),
+        "vid": (1.05, 13.9),
+    }
+    for name, expected in measured.items():
+        for ours, theirs in zip(millions[name], expected, strict=True):
+            assert theirs is None or ours == pytest.approx(theirs, rel=0.02), name
+    assert rows["ctkd"].parameters == {R34_R18: 1, R50_MV1: 1}
+
+
+def test_needs_decide_which_store_suffices(rows: dict[str, MethodSummary]) -> None:
+    online = {"at", "fitnet", "ofd", "reviewkd", "semckd", "simkd", "sp", "vid"}
+    assert {name for name, row in rows.items() if row.teacher and not row.stores} == online
+    assert {name for name, row in rows.items() if row.stores == ("embedding",)} == {"crd", "pkt", "srrl"}
+    assert {name for name, row in rows.items() if "topk" in row.stores} == {"dist", "dkd", "nkd"}
+    assert all("dense" in rows[name].stores for name in ("kd", "dkd", "ctkd", "dist", "nkd", "lskd"))
+
+
+def test_the_table_has_a_row_for_every_method(rows: dict[str, MethodSummary]) -> None:
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(table_of(list(rows.values())))
+    text = capture.get()
+    assert all(f" {name} " in text for name in method_names())
+    assert "71.17 (README)" in text
