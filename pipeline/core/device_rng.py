@@ -18,7 +18,7 @@ def philox_words(
 
     Equal to `pipeline.core.rng.philox`. About 100 elementwise passes over half the words; nothing waits for the device.
     """
-    words = torch.broadcast_tensors(*(torch.as_tensor(word, dtype=torch.int64, device=device) for word in counter))
+    words = torch.broadcast_tensors(*(_on(device, word) for word in counter))
     a, b, c, d = (word & _LOW for word in words)
     for number in range(_NUM_ROUNDS):
         first, second = ((key[word] + number * _WEYL[word]) & _LOW for word in (0, 1))
@@ -36,3 +36,8 @@ def below(words: torch.Tensor, bound: torch.Tensor | int) -> torch.Tensor:
 
 def _high(product: torch.Tensor) -> torch.Tensor:
     return (product >> 32) & _LOW
+
+
+def _on(device: torch.device, word: torch.Tensor | int) -> torch.Tensor:
+    """A number is filled in on the device: a copy from the host's memory would wait for it."""
+    return word if isinstance(word, torch.Tensor) else torch.full((), word, dtype=torch.int64, device=device)

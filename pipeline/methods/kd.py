@@ -64,9 +64,11 @@ class KD(Method):
         divergence = super().divergence(batch)
         if self._form == "kl":
             return divergence
-        temperature = torch.as_tensor(batch.temperature, device=divergence.device).reshape(-1, 1)
+        temperature = batch.temperature
+        if isinstance(temperature, torch.Tensor):
+            temperature = temperature.reshape(-1, 1)
         log_BC = log_softmax(in_float32(batch.taught.logits) / temperature, dim=1)
-        return divergence - (temperature**2 * log_BC.exp() * log_BC).sum(dim=1).mean()
+        return divergence - (temperature**2 * (log_BC.exp() * log_BC).sum(dim=1, keepdim=True)).mean()
 
     def forward(self, batch: MethodInput) -> None:
         """No term of its own: the divergence is part of every method's loss."""
