@@ -20,6 +20,7 @@ from stores.errors import StoreFormatError
 from stores.layout import HDF5_VERSION, HEAD_FILE, STORE_FILE, VIEWS_FOLDER, ShardKey, parse_shard, parse_view
 from stores.manifest import Manifest
 from stores.mapped import MappedFileError, map_arrays, write_arrays
+from stores.text_attribute import read_text, write_text
 from stores.virtual import check_member, write_views
 
 Head = tuple[np.ndarray, np.ndarray]
@@ -230,7 +231,7 @@ def _standing_manifest(store: Path) -> Manifest:
 def _manifest_text(path: Path) -> str:
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return str(file.attrs["manifest"])
+            return read_text(file, "manifest")
     except PermissionError as error:
         raise _unreadable(path, error) from error
     except (OSError, KeyError, RuntimeError) as error:
@@ -241,9 +242,9 @@ def _manifest_text(path: Path) -> str:
 def _write_store_file(path: Path, manifest: Manifest, keys: list[ShardKey], head: tuple[int, ...] | None) -> None:
     # built in memory: HDF5 cannot close a file on a full disk, a plain write says in one word what is wrong
     with h5py.File(path, "w", libver=HDF5_VERSION, driver="core", backing_store=False) as file:
-        file.attrs["manifest"] = manifest.to_text()
+        write_text(file, "manifest", manifest.to_text())
         file.attrs["version"] = np.int64(manifest.version)
-        file.attrs["fingerprint"] = manifest.fingerprint()
+        write_text(file, "fingerprint", manifest.fingerprint())
         write_views(file, manifest, keys)
         if head is not None:
             _link_head(file, head)

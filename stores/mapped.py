@@ -16,6 +16,7 @@ import numpy as np
 
 from stores.atomic import publish
 from stores.layout import HDF5_VERSION
+from stores.text_attribute import read_text, write_text
 
 _BLOCK_BYTES = 1 << 24
 
@@ -36,7 +37,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray], header: dict[str, An
     """Write `arrays` as contiguous, checksummed datasets of a new file at `path`, atomically."""
     with publish(path) as temporary:
         with h5py.File(temporary, "w", libver=HDF5_VERSION, locking=False) as file:
-            file.attrs["header"] = json.dumps(header, sort_keys=True)
+            write_text(file, "header", json.dumps(header, sort_keys=True))
             for name, array in arrays.items():
                 _write_dataset(file, name, np.ascontiguousarray(array))
 
@@ -49,7 +50,7 @@ def map_arrays(path: Path, *, verify: bool) -> MappedArrays:
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
-            header = json.loads(file.attrs["header"])
+            header = json.loads(read_text(file, "header"))
             layout = {name: _locate(file[name]) for name in file}
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise MappedFileError(f"{path} is not a readable file of arrays ({error}); write it again") from error

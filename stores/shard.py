@@ -25,6 +25,7 @@ from stores.errors import StoreFormatError
 from stores.layout import ShardKey, parse_shard
 from stores.manifest import STORE_VERSION, Manifest
 from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC, SHARD_KIND, Place, create_shard_file, shard_columns
+from stores.text_attribute import read_text
 
 _FLUSH_BYTES = 1 << 24
 _WAITING_CHECKS = 16  # pieces of a shard whose arrays are kept
@@ -206,7 +207,7 @@ def read_shard(path: Path) -> ShardFile:
         raise StoreFormatError(f"{path} is not named as a shard is, .../views/0007/rows-0000000-0065536.h5")
     try:
         with h5py.File(path, "r", locking=False) as file:
-            header, manifest_text = json.loads(file.attrs["header"]), str(file.attrs["manifest"])
+            header, manifest_text = json.loads(read_text(file, "header")), read_text(file, "manifest")
             places = {name: _place_of(file, name) for name in file}
     except StoreFormatError as error:
         raise StoreFormatError(f"{path}: {error}; {_REMEDY}") from error

@@ -15,6 +15,7 @@ import numpy as np
 from stores.codecs.base import Field
 from stores.layout import HDF5_VERSION, ShardKey
 from stores.manifest import STORE_VERSION, Manifest
+from stores.text_attribute import write_text
 
 SHARD_KIND = "reflux store shard"
 LABEL, PLAN_CRC, ROW_CRC = Field("label", "<i4", ()), Field("plan_crc", "<u4", ()), Field("row_crc", "<u4", ())
@@ -62,8 +63,8 @@ def create_shard_file(
     aligned = {"alignment_threshold": 1, "alignment_interval": ALIGNMENT_BYTES}
     image, rows = _SparseImage(), key.stop - key.start
     with h5py.File(image, "w", libver=HDF5_VERSION, locking=False, **aligned) as file:
-        file.attrs["header"] = json.dumps(header, sort_keys=True)
-        file.attrs["manifest"] = manifest.to_text()
+        write_text(file, "header", json.dumps(header, sort_keys=True))
+        write_text(file, "manifest", manifest.to_text())
         places = {field.name: _create_dataset(file, field, rows) for field in shard_columns(fields)}
     image.save(path)
     return places

@@ -11,6 +11,7 @@ from stores.index_file import read_head
 from stores.layout import HEAD_FILE, STORE_FILE, VIEWS_FOLDER, ShardKey
 from stores.manifest import Manifest
 from stores.problems import Problem
+from stores.text_attribute import read_text
 
 _REMEDY = "make it again with `python -m stores index STORE`"
 
@@ -20,8 +21,8 @@ def check_index(store: Path, manifest: Manifest, found: list[ShardKey]) -> list[
     path = store / STORE_FILE
     try:
         with h5py.File(path, "r", locking=False) as file:
-            recorded = str(file.attrs["fingerprint"])
-            there = Manifest.from_text(str(file.attrs["manifest"]), str(path))
+            recorded = read_text(file, "fingerprint")
+            there = Manifest.from_text(read_text(file, "manifest"), str(path))
             wrong = [*_wrong_links(file), *_wrong_head(file)]
             listed = set(_listed(file.get(VIEWS_FOLDER, {}), wrong))
     except StoreFormatError as error:

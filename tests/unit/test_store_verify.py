@@ -20,6 +20,7 @@ from stores.index_file import create_store, write_index
 from stores.layout import ShardKey, shard_keys
 from stores.problems import Problem
 from stores.shard import read_shard
+from stores.text_attribute import read_text
 from stores.verify import verify_store
 
 CODECS = (DenseF16(width=NUM_CLASSES), AffineU8(width=NUM_CLASSES), TopK(width=NUM_CLASSES, k=2))
@@ -146,17 +147,17 @@ def odd_rows(store: Path) -> None:
 
 def shard_of_a_newer_version(store: Path) -> None:
     with h5py.File(ShardKey(0, 4, 8).path(store), "r+", locking=False) as file:
-        file.attrs["header"] = file.attrs["header"].replace('"version": 1', '"version": 2')
+        file.attrs["header"] = read_text(file, "header").replace('"version": 1', '"version": 2')
 
 
 def edited_shard_manifest(store: Path) -> None:
     with h5py.File(ShardKey(0, 4, 8).path(store), "r+", locking=False) as file:
-        file.attrs["manifest"] = file.attrs["manifest"].replace('"plan_seed":3', '"plan_seed":4')
+        file.attrs["manifest"] = read_text(file, "manifest").replace('"plan_seed":3', '"plan_seed":4')
 
 
 def edited_manifest(store: Path) -> None:
     with h5py.File(store / "store.h5", "r+") as file:
-        file.attrs["manifest"] = file.attrs["manifest"].replace('"plan_seed":3', '"plan_seed":4')
+        file.attrs["manifest"] = read_text(file, "manifest").replace('"plan_seed":3', '"plan_seed":4')
 
 
 def edited_fingerprint(store: Path) -> None:
@@ -166,7 +167,7 @@ def edited_fingerprint(store: Path) -> None:
 
 def newer_index(store: Path) -> None:
     with h5py.File(store / "store.h5", "r+") as file:
-        file.attrs["manifest"] = file.attrs["manifest"].replace('"version":1', '"version":2')
+        file.attrs["manifest"] = read_text(file, "manifest").replace('"version":1', '"version":2')
 
 
 def lost_index(store: Path) -> None:
