@@ -75,3 +75,13 @@ def test_a_signal_to_one_rank_stops_all_and_the_same_command_goes_on(
     fill(flags, store)
     assert state_of(folder)["state"] == "done"
     check_equal(store, uninterrupted)
+
+
+def test_a_rank_that_dies_ends_the_others_with_one_error(flags: list[str], tmp_path: Path) -> None:
+    job = start(flags, tmp_path / "store", size=2)
+    with running(job):
+        wait_until(lambda: len(shards_of(tmp_path / "store")) > 3, "some shards", job)
+        send(job.pids()[1], signal.SIGKILL)
+        assert job.exit_codes(60) == [1, -signal.SIGKILL]
+    assert "connection to another rank broke" in job.text()
+    assert "Traceback" not in job.text()
