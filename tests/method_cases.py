@@ -35,12 +35,7 @@ _VARIANTS: dict[str, list[dict[str, Any]]] = {
     "kd": [{"form": "cross_entropy"}],
     "lskd": [{"base": "dkd"}],
     "srrl": [{"form": "pooled"}],
-    "ctkd": [
-        {"mode": "instance"},
-        {"mode": "instance", "base": "dkd"},
-        {"schedule": "linear"},
-        {"base_args": {"form": "cross_entropy"}},
-    ]
+    "ctkd": [{"mode": "instance"}, {"mode": "instance", "base": "dkd"}, {"schedule": "linear"}]
     + [{"base": base, "base_args": _SMALL.get(base, {})} for base in ("dkd", "pkt", "sp", "vid", "crd", "srrl")],
 }
 

@@ -75,6 +75,10 @@ class CTKD(Wrapper):
     ) -> None:
         if base in _NOT_BASES:
             raise ConfigError(f"ctkd learns the temperature of a KL divergence or of dkd: '{base}' cannot be its base")
+        if (base_args or {}).get("form") == "cross_entropy":
+            raise ConfigError(
+                "ctkd takes KL, not cross-entropy: T would grow for the teacher's entropy, times T^2, alone"
+            )
         super().__init__(build_method(base, {**_OF_BASE.get(base, _OF_OTHERS), **(base_args or {})}))
         if base != "dkd" and self.weights.kd == 0:
             raise ConfigError(f"ctkd with base '{base}' learns the temperature of its divergence: `kd` must be above 0")

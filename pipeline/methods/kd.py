@@ -64,11 +64,9 @@ class KD(Method):
         divergence = super().divergence(batch)
         if self._form == "kl":
             return divergence
-        temperature = batch.temperature
-        if isinstance(temperature, torch.Tensor):
-            temperature = temperature.reshape(-1, 1)
+        temperature = self.weights.temperature  # a number: CTKD refuses to learn it in this form
         log_BC = log_softmax(in_float32(batch.taught.logits) / temperature, dim=1)
-        return divergence - (temperature**2 * (log_BC.exp() * log_BC).sum(dim=1, keepdim=True)).mean()
+        return divergence - temperature**2 * (log_BC.exp() * log_BC).sum(dim=1).mean()
 
     def forward(self, batch: MethodInput) -> None:
         """No term of its own: the divergence is part of every method's loss."""

@@ -37,7 +37,9 @@ def test_an_unknown_method_argument_or_preset_is_refused_by_name() -> None:
         ("dkd", {"preset": "mdistiler"}, "mdistiller"),
         ("ctkd", {"base": "supervised"}, "supervised"),
         ("ctkd", {"base": "sp", "base_args": {"kd": 0.0}}, "kd"),
+        ("ctkd", {"base_args": {"form": "cross_entropy"}}, "entropy"),
         ("lskd", {"base": "pkt"}, "dkd"),
+        ("lskd", {"base_args": {"form": "cross_entropy"}}, "form"),
     ):
         with pytest.raises(ConfigError, match=told):
             build_method(name, arguments)
