@@ -1,6 +1,7 @@
 """Runs that end within minutes on two cores: a smoke test, and the parts of the demo."""
 
-from launch.recipes.losses import KDLoss, distilled, supervised
+from launch.recipes.code_bases import Pair
+from launch.recipes.losses import KDLoss, LabelWeight, Student, distilled, supervised
 from pipeline.core.config import Files, Optimisation, RunConfig, Running, Settings, Views
 
 _SMALL = Views(resolution=64, policy="demo_train")
@@ -19,8 +20,7 @@ _SMOKE = Settings(
 
 def smoke(
     files: Files,
-    student: str = "demo_student",
-    teacher: str = "demo_teacher@random",
+    pair: Pair = Pair("demo_student", "demo_teacher@random"),
     loss: KDLoss = KDLoss(),
     settings: Settings = _SMOKE,
 ) -> RunConfig:
@@ -29,21 +29,13 @@ def smoke(
     python launch/imagenet.py smoke --out runs/smoke
 
     Cost: some ten seconds on two cores. Expected: it ends with state "done"; its accuracy means nothing.
-
-    Args:
-        files: where the run reads and writes.
-        student: model that learns, as NAME[@WEIGHTS].
-        teacher: model that teaches, as NAME@WEIGHTS.
-        loss: weights of the loss.
-        settings: everything else.
     """
-    return distilled("smoke", files, student, teacher, loss, settings)
+    return distilled("smoke", files, *pair, loss, settings)
 
 
 def demo(
     files: Files,
-    student: str = "demo_student",
-    teacher: str = "demo_teacher@runs/demo/teacher/student.pt",
+    pair: Pair = Pair("demo_student", "demo_teacher@runs/demo/teacher/student.pt"),
     loss: KDLoss = KDLoss(),
     settings: Settings = _DEMO,
 ) -> RunConfig:
@@ -52,21 +44,14 @@ def demo(
     python launch/imagenet.py demo --data runs/demo/data --out runs/demo/distilled
 
     Cost: a minute on two cores. Expected: about ten points of top-1 above the same student from labels alone.
-
-    Args:
-        files: where the run reads and writes.
-        student: model that learns, as NAME[@WEIGHTS].
-        teacher: model that teaches, as NAME@WEIGHTS.
-        loss: weights of the loss.
-        settings: everything else.
     """
-    return distilled("demo", files, student, teacher, loss, settings)
+    return distilled("demo", files, *pair, loss, settings)
 
 
 def demo_vanilla(
     files: Files,
-    student: str = "demo_teacher",
-    ce: float = 1.0,
+    student: Student = "demo_teacher",
+    ce: LabelWeight = 1.0,
     settings: Settings = _DEMO,
 ) -> RunConfig:
     """The demo's networks from labels alone: its teacher, and the student to compare with.
@@ -74,11 +59,5 @@ def demo_vanilla(
     python launch/imagenet.py demo_vanilla --data runs/demo/data --student demo_teacher --out runs/demo/teacher
 
     Cost: a minute on two cores.
-
-    Args:
-        files: where the run reads and writes.
-        student: model that learns, as NAME[@WEIGHTS].
-        ce: weight of the cross-entropy with the labels.
-        settings: everything else.
     """
     return supervised("demo_vanilla", files, student, ce, settings)
