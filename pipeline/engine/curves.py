@@ -11,20 +11,28 @@ from stores.atomic import publish
 
 
 def draw_curves(run: Path, title: str) -> None:
-    """Draw loss terms, accuracies and learning rate against epochs from RUN/metrics.jsonl into RUN/curves.png."""
+    """Draw loss terms, accuracies, learning rate and a learned temperature against epochs into RUN/curves.png.
+
+    The numbers are those of RUN/metrics.jsonl.
+    """
     lines = list(read_lines(run / "metrics.jsonl"))
     train = [line for line in lines if line["kind"] == "train"]
     evaluations = [line for line in lines if line["kind"] == "eval"]
     if not train:
         return
     with mpl.rc_context({"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(12, 4), layout="constrained")
+        has_temperature = "temperature" in train[0]
+        num_panels = 3 + has_temperature
+        figure = Figure(figsize=(4 * num_panels, 4), layout="constrained")
         figure.suptitle(title)
-        losses, accuracy, rate = figure.subplots(1, 3)
+        losses, accuracy, rate, *more = figure.subplots(1, num_panels)
     _draw_losses(losses, train)
     _draw_accuracy(accuracy, train, evaluations)
     rate.plot(*_points(train, "lr"), color="tab:gray")
     rate.set(title="learning rate", xlabel="epoch")
+    if has_temperature:
+        more[0].plot(*_points(train, "temperature"), color="tab:red")
+        more[0].set(title="temperature", xlabel="epoch")
     with publish(run / "curves.png") as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
