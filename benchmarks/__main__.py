@@ -4,6 +4,7 @@ python -m benchmarks loader --data DIR [--json FILE]
 python -m benchmarks precompute --data DIR [--json FILE]
 python -m benchmarks store [--json FILE]
 python -m benchmarks codecs --data DIR --teacher NAME@WEIGHTS [--json FILE] [--png FILE]
+python -m benchmarks kernels [--json FILE]
 python -m benchmarks epoch --data DIR [--json FILE]
 """
 
@@ -197,6 +198,49 @@ def store(
     _save(json_file, report, describe_machine)
 
 
+def kernels(
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    batches: tuple[int, ...] = (64, 256, 1024),
+    classes: tuple[int, ...] = (100, 1000, 21841),
+    losses: tuple[str, ...] = ("kl", "dkd", "zscore_kl", "topk_kl"),
+    rivals: tuple[str, ...] = ("loop", "eager", "compiled", "liger", "scalar"),
+    repeats: int = 5,
+    device: str = "cpu",
+    half: bool = False,
+) -> None:
+    """Fused losses against the per-sample loop, batched autograd, torch.compile and Liger-Kernel; time and memory.
+
+    Args:
+        json_file: File for all figures, with machine and versions.
+        batches: Values of B.
+        classes: Values of C.
+        losses: Of kl (a temperature for each sample), dkd, zscore_kl, topk_kl.
+        rivals: Of loop (the seed's), eager, compiled, liger, scalar (the fused form with one temperature).
+        repeats: Pairs of windows.
+        device: cpu or cuda.
+        half: bfloat16 logits in the place of float32.
+    """
+    from benchmarks.kernels import KernelSettings, measure_kernels
+    from benchmarks.machine import describe_machine
+
+    _refuse_existing(json_file)
+    _check_names(losses, ("kl", "dkd", "zscore_kl", "topk_kl"))
+    _check_names(rivals, ("loop", "eager", "compiled", "liger", "scalar"))
+    settings = KernelSettings(batches, classes, losses, rivals, repeats, device=device, half=half)
+    figures = measure_kernels(settings, Console(highlight=False).print)
+    _show_pairs("forward and backward, steps/s, medians", ("fused", "rival"), figures.pairs)
+    _show("peak memory of a step, in float32 buffers of B x C", {peak.name: peak.buffers for peak in figures.memory})
+    for name, found in figures.cuda.items():
+        _show(name, found)
+    report = {
+        "settings": _encoded(settings),
+        "pairs": [pairs.to_json() for pairs in figures.pairs],
+        "memory": [peak.to_json() for peak in figures.memory],
+        "cuda": figures.cuda,
+    }
+    _save(json_file, report, describe_machine)
+
+
 def epoch(
     data: Path,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
@@ -289,6 +333,7 @@ def main() -> None:
         "precompute": precompute,
         "codecs": codecs,
         "store": store,
+        "kernels": kernels,
         "epoch": epoch,
     }
     tyro.extras.subcommand_cli_from_dict(parts, prog="python -m benchmarks", description=__doc__)

@@ -13,13 +13,13 @@ from torch.nn.functional import logsigmoid
 from pipeline.kernels.dispatch import use_triton
 from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.rows import (
-    blocks,
     column,
     divergence,
     mean_of_rows,
-    of_block,
+    rows_of_block,
     scratch,
     soften,
+    split,
     teacher_side,
     wants_gradient,
     working_dtype,
@@ -125,12 +125,13 @@ def _differentiate(
     temperature_B1 = column(temperature, student_BC, dtype)
     gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
     values, brackets = [], []
-    for rows in blocks(student_BC, moments=True):
-        of_rows, labels_R1 = of_block(temperature_B1, rows), labels_B[rows].unsqueeze(1)
-        b_RC, *more = scratch(gradient_BC[rows], 4 if weights.moments else 3)
-        label_s_R1 = _scaled_others(student_BC[rows], labels_R1, of_rows, gradient_BC[rows])
-        label_t_R1 = _scaled_others(teacher_BC[rows], labels_R1, of_rows, b_RC)
-        value_R, bracket_R = _rows(gradient_BC[rows], b_RC, more, (label_s_R1, label_t_R1, labels_R1), weights)
+    rows, inputs = rows_of_block(student_BC, moments=True), (student_BC, teacher_BC, gradient_BC, labels_B[:, None])
+    blocks = zip(*(tensor.split(rows) for tensor in inputs), strict=True)
+    for (student_RC, teacher_RC, a_RC, labels_R1), of_rows in zip(blocks, split(temperature_B1, rows), strict=False):
+        b_RC, *more = scratch(a_RC, 4 if weights.moments else 3)
+        label_s_R1 = _scaled_others(student_RC, labels_R1, of_rows, a_RC)
+        label_t_R1 = _scaled_others(teacher_RC, labels_R1, of_rows, b_RC)
+        value_R, bracket_R = _rows(a_RC, b_RC, more, (label_s_R1, label_t_R1, labels_R1), weights)
         values.append(value_R)
         brackets.append(bracket_R)
     bracket_B = torch.cat([part for part in brackets if part is not None]) if weights.moments else None
@@ -167,8 +168,9 @@ def _rows(
         student_mean_R1 = (torch.softmax(a_RC, 1, out=p_RC).mul_(a_RC)).sum(1, keepdim=True)
     soft = soften(a_RC, b_RC, p_RC)
     teacher = teacher_side(kept_RC, soft.p_RC, more[2]) if weights.moments else None
-    shift_R1 = (label_s_R1 - label_t_R1) - (soft.log_normaliser_s_R1 - soft.log_normaliser_t_R1)
-    tckd = _bernoulli(label_t_R1 - soft.log_normaliser_t_R1, label_s_R1 - soft.log_normaliser_s_R1, shift_R1)
+    normaliser_t_R1, normaliser_s_R1 = soft.log_normalisers()
+    shift_R1 = (label_s_R1 - label_t_R1) - (normaliser_s_R1 - normaliser_t_R1)
+    tckd = _bernoulli(label_t_R1 - normaliser_t_R1, label_s_R1 - normaliser_s_R1, shift_R1)
     # without moments `kept_RC` is free
     share_RC = torch.mul(soft.q_RC, weights.alpha * tckd.error_R1, out=None if weights.moments else kept_RC)
     difference_RC = soft.q_RC.sub_(soft.p_RC)

@@ -14,14 +14,14 @@ from pipeline.kernels.rows import (
     Divergence,
     Softened,
     Surplus,
-    blocks,
     column,
     divergence,
     mean_of_rows,
-    of_block,
+    rows_of_block,
     scaled_logits,
     scratch,
     soften,
+    split,
     teacher_side,
     wants_gradient,
     working_dtype,
@@ -97,12 +97,12 @@ def _differentiate(
     dtype = working_dtype(student_BC, teacher_BC)
     temperature_B1 = column(temperature, student_BC, dtype)
     gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
-    parts = []
-    for rows in blocks(student_BC, moments=moments):
-        of_rows = of_block(temperature_B1, rows)
-        b_RC, p_RC, *more = scratch(gradient_BC[rows], 4 if moments or eps else 2)
-        a_RC = scaled_logits(student_BC[rows], of_rows, gradient_BC[rows])
-        scaled_logits(teacher_BC[rows], of_rows, b_RC)
+    rows, parts = rows_of_block(student_BC, moments=moments), []
+    blocks = zip(*(tensor.split(rows) for tensor in (student_BC, teacher_BC, gradient_BC)), strict=True)
+    for (student_RC, teacher_RC, a_RC), of_rows in zip(blocks, split(temperature_B1, rows), strict=False):
+        b_RC, p_RC, *more = scratch(a_RC, 4 if moments or eps else 2)
+        scaled_logits(student_RC, of_rows, a_RC)
+        scaled_logits(teacher_RC, of_rows, b_RC)
         part = _shifted(a_RC, b_RC, p_RC, more, eps, moments) if eps else _plain(a_RC, b_RC, p_RC, more)
         parts.append(part)
     value_B = torch.cat([part.value_R for part in parts])
@@ -146,7 +146,7 @@ def _shifted(
 
 def _shift(soft: Softened, b_RC: torch.Tensor, eps: float, work_RC: torch.Tensor) -> torch.Tensor:
     """log(1 + eps / p), in `work_RC`; where p is below e^-60 and may be 0 in float32, log eps - log p."""
-    below_RC = (soft.log_normaliser_t_R1 - 60 - b_RC).clamp_min_(0)
+    below_RC = (soft.log_normalisers()[0] - 60 - b_RC).clamp_min_(0)
     torch.clamp_min(soft.p_RC, exp(-60), out=work_RC).reciprocal_().mul_(eps)
     if work_RC.dtype == torch.float64:
         return work_RC.log1p_().add_(below_RC)

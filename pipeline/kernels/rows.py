@@ -16,6 +16,7 @@ x = log(p/q), w = p x + q - p >= 0, beta = b - E_p[b].
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from math import factorial
 from typing import Any
 
@@ -48,17 +49,14 @@ def eager_on_processor(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def blocks(logits_BC: torch.Tensor, *, moments: bool = False) -> Iterator[slice]:
-    """Slices of the batch, in order."""
+def rows_of_block(logits_BC: torch.Tensor, *, moments: bool = False) -> int:
+    """Rows that are worked on at a time; the last block may have fewer."""
     rows, classes = logits_BC.shape
-    if not eager_on_processor(logits_BC):
-        yield slice(0, rows)
-        return
+    if rows == 0 or not eager_on_processor(logits_BC):
+        return max(rows, 1)
     elements = _BLOCK_ELEMENTS_MOMENTS if moments else _BLOCK_ELEMENTS
     count = max(1, -(-rows * classes // elements))
-    step = max(1, -(-rows // count))
-    for first in range(0, rows, step):
-        yield slice(first, min(first + step, rows))
+    return -(-rows // count)
 
 
 def scratch(like_RC: torch.Tensor, count: int) -> list[torch.Tensor]:
@@ -94,9 +92,9 @@ def column(temperature: float | torch.Tensor, logits_BC: torch.Tensor, dtype: to
     return temperature.detach().to(dtype).reshape(-1, 1).expand(rows, 1)
 
 
-def of_block(temperature: torch.Tensor | float, rows: slice) -> torch.Tensor | float:
-    """The block's part of a temperature from `column`."""
-    return temperature[rows] if isinstance(temperature, torch.Tensor) else temperature
+def split(temperature: torch.Tensor | float, rows: int) -> Iterator[torch.Tensor | float]:
+    """A temperature from `column`, for each block of `rows`."""
+    return iter(temperature.split(rows)) if isinstance(temperature, torch.Tensor) else repeat(temperature)
 
 
 def wants_gradient(temperature: float | torch.Tensor) -> bool:
@@ -130,8 +128,9 @@ def mean_of_rows(
 
 def scaled_logits(logits_RC: torch.Tensor, temperature: torch.Tensor | float, out: torch.Tensor) -> torch.Tensor:
     """(logits - row maximum) / T, written to `out`."""
-    torch.sub(logits_RC, logits_RC.amax(1, keepdim=True).to(out.dtype), out=out)
-    return out.div_(temperature)
+    greatest_R1 = logits_RC.amax(1, keepdim=True)
+    torch.sub(logits_RC, greatest_R1 if greatest_R1.dtype == out.dtype else greatest_R1.to(out.dtype), out=out)
+    return out if isinstance(temperature, float) and temperature == 1 else out.div_(temperature)
 
 
 @dataclass(frozen=True)
@@ -142,15 +141,19 @@ class Softened:
         p_RC: the teacher's probabilities.
         q_RC: the student's.
         x_RC: log(p / q).
-        log_normaliser_t_R1: log sum exp(b).
-        log_normaliser_s_R1: log sum exp(a).
+        greatest_p_R1: exp(0) / sum exp(b).
+        greatest_q_R1: exp(0) / sum exp(a).
     """
 
     p_RC: torch.Tensor
     q_RC: torch.Tensor
     x_RC: torch.Tensor
-    log_normaliser_t_R1: torch.Tensor
-    log_normaliser_s_R1: torch.Tensor
+    greatest_p_R1: torch.Tensor
+    greatest_q_R1: torch.Tensor
+
+    def log_normalisers(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log sum exp(b) and log sum exp(a), (R, 1) each."""
+        return -self.greatest_p_R1.log(), -self.greatest_q_R1.log()
 
 
 def soften(a_RC: torch.Tensor, b_RC: torch.Tensor, out: torch.Tensor) -> Softened:
@@ -158,10 +161,9 @@ def soften(a_RC: torch.Tensor, b_RC: torch.Tensor, out: torch.Tensor) -> Softene
     p_RC = torch.softmax(b_RC, 1, out=out)
     x_RC = b_RC.sub_(a_RC)
     q_RC = torch.softmax(a_RC, 1, out=a_RC)
-    # the greatest probability is exp(0) / sum
-    log_p_R1, log_q_R1 = p_RC.amax(1, keepdim=True), q_RC.amax(1, keepdim=True)
-    x_RC.add_((log_p_R1 / log_q_R1).log_())
-    return Softened(p_RC, q_RC, x_RC, log_p_R1.log_().neg_(), log_q_R1.log_().neg_())
+    soft = Softened(p_RC, q_RC, x_RC, p_RC.amax(1, keepdim=True), q_RC.amax(1, keepdim=True))
+    x_RC.add_((soft.greatest_p_R1 / soft.greatest_q_R1).log_())
+    return soft
 
 
 @dataclass(frozen=True)
@@ -236,10 +238,11 @@ def divergence(
         w_RC = torch.add(px_RC, difference_RC, out=teacher.work_RC)
         bracket_R = (2 + teacher.mean_R) * value_R - w_RC.mul_(teacher.b_RC).sum(1)
         bracket_R += torch.mul(x_RC, difference_RC, out=w_RC).sum(1)
-    if _none(value_R < _NEARLY_EQUAL_KL):
+    # where the host may look, rows that are not nearly equal cost nothing more; else it must not wait for the device
+    if eager_on_processor(value_R) and float(value_R.amin()) > _NEARLY_EQUAL_KL:
         return Divergence(value_R, bracket_R)
     nearly_R = torch.maximum(x_RC.amax(1), -x_RC.amin(1)) < _NEARLY_EQUAL
-    if _none(nearly_R):
+    if eager_on_processor(value_R) and not bool(nearly_R.any()):
         return Divergence(value_R, bracket_R)
     series = _with_surplus(_series(px_RC, x_RC, teacher), surplus)
     value_R = torch.where(nearly_R, series.value_R, value_R)
@@ -277,8 +280,3 @@ def _polynomial(x_RC: torch.Tensor, coefficients: tuple[float, ...]) -> torch.Te
     for coefficient in coefficients[-2:0:-1]:
         value_RC.add_(coefficient).mul_(x_RC)
     return value_RC.add_(coefficients[0])
-
-
-def _none(mask_R: torch.Tensor) -> bool:
-    """Whether no row needs it, where asking is free; False where the answer would make the host wait."""
-    return eager_on_processor(mask_R) and not bool(mask_R.any())

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.kernels.dispatch import use_triton
 from pipeline.kernels.gradient import Differentiated, with_gradient
-from pipeline.kernels.rows import LEAST_TAIL, blocks, working_dtype
+from pipeline.kernels.rows import LEAST_TAIL, rows_of_block, working_dtype
 
 
 def topk_kl(
@@ -83,7 +83,8 @@ def _differentiate(
     if indices_BK.shape[1] == student_BC.shape[1]:
         tail_B1.zero_()
     inputs = (student_BC, indices_BK.long(), log_kept_BK, tail_B1, gradient_BC)
-    parts = [_rows(*(tensor[rows] for tensor in inputs)) for rows in blocks(student_BC)]
+    rows = rows_of_block(student_BC)
+    parts = [_rows(*block) for block in zip(*(tensor.split(rows) for tensor in inputs), strict=True)]
     value_B = torch.cat(parts)
     return Differentiated(value_B.mean(), gradient_BC, value_B.new_full((1, 1), 1 / len(value_B)))
 

@@ -11,14 +11,14 @@ from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.kl import reference as kl_reference
 from pipeline.kernels.rows import (
     DEVIATION_EPS,
-    blocks,
     column,
     divergence,
     mean_of_rows,
-    of_block,
+    rows_of_block,
     scaled_logits,
     scratch,
     soften,
+    split,
     teacher_side,
     wants_gradient,
     working_dtype,
@@ -77,19 +77,19 @@ def _differentiate(
     dtype = working_dtype(student_BC, teacher_BC)
     temperature_B1 = column(temperature, student_BC, dtype)
     gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
-    parts = []
-    for rows in blocks(student_BC, moments=True):
-        of_rows, a_RC = of_block(temperature_B1, rows), gradient_BC[rows]
+    rows, parts = rows_of_block(student_BC, moments=True), []
+    blocks = zip(*(tensor.split(rows) for tensor in (student_BC, teacher_BC, gradient_BC)), strict=True)
+    for (student_RC, teacher_RC, a_RC), of_rows in zip(blocks, split(temperature_B1, rows), strict=False):
         b_RC, p_RC, *more = scratch(a_RC, 4 if moments else 2)
-        scaled_logits(_standardise(teacher_BC[rows], b_RC)[0], of_rows, b_RC)
-        _, deviation_R1 = _standardise(student_BC[rows], a_RC)
+        scaled_logits(_standardise(teacher_RC, b_RC)[0], of_rows, b_RC)
+        _, deviation_R1 = _standardise(student_RC, a_RC)
         scaled_logits(a_RC, of_rows, a_RC)
         kept = more[0].copy_(b_RC) if more else None
         soft = soften(a_RC, b_RC, p_RC)
         teacher = None if kept is None else teacher_side(kept, soft.p_RC, more[1])
         difference_RC = soft.q_RC.sub_(soft.p_RC)
         parts.append(divergence(soft.p_RC, soft.x_RC, difference_RC, teacher))
-        standard_RC, _ = _standardise(student_BC[rows], b_RC)
+        standard_RC, _ = _standardise(student_RC, b_RC)
         _through_standardisation(difference_RC, standard_RC, deviation_R1, p_RC)
     brackets = [part.bracket_R for part in parts if part.bracket_R is not None]
     bracket_B = torch.cat(brackets) if brackets else None

@@ -1,0 +1,233 @@
+"""Fused losses against what one would write otherwise: speed of forward and backward, peak memory, share of bandwidth.
+
+The rivals compute the same number from the same logits: the per-sample loop of CTKD's README, batched operations under
+autograd, `torch.compile` of those, and Liger-Kernel's KL where it is installed and there is a GPU.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+
+import torch
+from torch.nn.functional import kl_div
+
+from benchmarks.kernels_memory import Peak, count_launches, peak_of
+from benchmarks.pairs import Pairs, alternate
+from pipeline.kernels import dkd, kl, topk_kl, zscore_kl
+
+Loss = Callable[["Inputs"], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class KernelSettings:
+    """What is measured.
+
+    Attributes:
+        batches: values of B.
+        classes: values of C.
+        losses: of kl, dkd, zscore_kl, topk_kl.
+        rivals: of loop, eager, compiled, liger, scalar.
+        repeats: pairs.
+        window_s: least duration of a timed window, in seconds.
+        device: "cpu" or "cuda".
+        half: bfloat16 logits in the place of float32.
+    """
+
+    batches: tuple[int, ...] = (64, 256, 1024)
+    classes: tuple[int, ...] = (100, 1000, 21841)
+    losses: tuple[str, ...] = ("kl", "dkd", "zscore_kl", "topk_kl")
+    rivals: tuple[str, ...] = ("loop", "eager", "compiled", "liger", "scalar")
+    repeats: int = 5
+    window_s: float = 0.05
+    device: str = "cpu"
+    half: bool = False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One batch; `student` and, where learned, `temperature` want gradients."""
+
+    student: torch.Tensor
+    teacher: torch.Tensor
+    labels: torch.Tensor
+    temperature: torch.Tensor
+    sparse: tuple[torch.Tensor, ...] = ()
+
+
+@dataclass
+class KernelFigures:
+    """Speeds in pairs (fused, rival), peaks, and on CUDA the fused forms' launches and share of the copy bandwidth."""
+
+    pairs: list[Pairs] = field(default_factory=list)
+    memory: list[Peak] = field(default_factory=list)
+    cuda: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def measure_kernels(settings: KernelSettings, say: Callable[[str], None]) -> KernelFigures:
+    """All losses at all sizes; for kl with a temperature for each sample, given and learned."""
+    figures = KernelFigures()
+    copied = _copy_bandwidth(settings) if settings.device == "cuda" else 0.0
+    for loss, rows, classes in itertools.product(settings.losses, settings.batches, settings.classes):
+        for learned in (False, True) if loss == "kl" else (False,):
+            torch.compiler.reset()  # one size's code does not count against another's limit
+            inputs = make_inputs(settings, rows, classes, learned=learned)
+            name = f"{loss}{' learned T' if learned else ''} B={rows} C={classes}"
+            _measure(settings, name, loss, inputs, figures, say)
+            if copied:
+                figures.cuda[name] = _on_cuda(settings, _FUSED[loss], inputs, copied)
+    return figures
+
+
+def make_inputs(settings: KernelSettings, rows: int, classes: int, *, learned: bool) -> Inputs:
+    """Normal logits of deviation 3, temperatures from 1 to 5, the greatest 20 logits for topk_kl."""
+    device, dtype = settings.device, torch.bfloat16 if settings.half else torch.float32
+    generator = torch.Generator(device).manual_seed(0)
+    student, teacher = (torch.randn(rows, classes, generator=generator, device=device) * 3 for _ in range(2))
+    values, indices = teacher.topk(min(20, classes - 1))
+    tail = torch.softmax(teacher, 1).scatter(1, indices, 0).sum(1)
+    return Inputs(
+        student.to(dtype).requires_grad_(),
+        teacher.to(dtype),
+        torch.randint(classes, (rows,), generator=generator, device=device),
+        (torch.rand(rows, generator=generator, device=device) * 4 + 1).requires_grad_(learned),
+        (indices, values, teacher.logsumexp(1), tail),
+    )
+
+
+def step(loss: Loss, inputs: Inputs) -> None:
+    """Forward and backward."""
+    inputs.student.grad = inputs.temperature.grad = None
+    loss(inputs).backward()
+
+
+def seed_loop(inputs: Inputs) -> torch.Tensor:
+    """CTKD's README: one sample after the other, its temperature taken from the batch's."""
+    total: torch.Tensor | float = 0.0
+    for student, teacher, temperature in zip(inputs.student, inputs.teacher, inputs.temperature, strict=True):
+        target = torch.softmax(teacher / temperature, 0) + kl.CTKD_EPS
+        log_student = torch.log_softmax(student / temperature, 0)
+        total = total + temperature * temperature * kl_div(log_student, target, reduction="sum")
+    return torch.as_tensor(total / len(inputs.student))
+
+
+def _batched(inputs: Inputs) -> torch.Tensor:
+    """What one writes with torch's functions."""
+    scale = inputs.temperature.unsqueeze(1)
+    divergence = kl_div(
+        torch.log_softmax(inputs.student.float() / scale, 1),
+        torch.softmax(inputs.teacher.float() / scale, 1),
+        reduction="none",
+    )
+    return (divergence.sum(1) * inputs.temperature**2).mean()
+
+
+def _scalar(inputs: Inputs) -> torch.Tensor:
+    """The fused form with one temperature, learned where the others are."""
+    if inputs.temperature.requires_grad:
+        return kl.kl(inputs.student, inputs.teacher, inputs.temperature.detach()[:1].requires_grad_())
+    return kl.kl(inputs.student, inputs.teacher, 4.0)
+
+
+def _liger(inputs: Inputs) -> torch.Tensor:
+    from liger_kernel.transformers import LigerKLDIVLoss  # optional package
+
+    scale = inputs.temperature.unsqueeze(1)
+    each = LigerKLDIVLoss(reduction="none")(
+        torch.log_softmax(inputs.student.float() / scale, 1), torch.softmax(inputs.teacher.float() / scale, 1)
+    )
+    return (each.sum(1) * inputs.temperature**2).mean()
+
+
+_WEIGHTS = {"alpha": 1.0, "beta": 2.0}
+_FUSED: dict[str, Loss] = {
+    "kl": lambda i: kl.kl(i.student, i.teacher, i.temperature),
+    "dkd": lambda i: dkd.dkd(i.student, i.teacher, i.labels, i.temperature, **_WEIGHTS),
+    "zscore_kl": lambda i: zscore_kl.zscore_kl(i.student, i.teacher, i.temperature),
+    "topk_kl": lambda i: topk_kl.topk_kl(i.student, *i.sparse),
+}
+_PLAIN: dict[str, Loss] = {
+    "kl": _batched,
+    "dkd": lambda i: dkd.reference(i.student, i.teacher, i.labels, i.temperature, **_WEIGHTS),
+    "zscore_kl": lambda i: zscore_kl.reference(i.student, i.teacher, i.temperature),
+    "topk_kl": lambda i: topk_kl.reference(i.student, *i.sparse),
+}
+
+
+def _rivals(settings: KernelSettings, loss: str) -> Iterator[tuple[str, Loss]]:
+    available: dict[str, Loss] = {"eager": _PLAIN[loss], "compiled": torch.compile(_PLAIN[loss], dynamic=False)}
+    if loss == "kl":
+        available |= {"loop": seed_loop, "scalar": _scalar}
+        if settings.device == "cuda" and find_spec("liger_kernel") is not None:
+            available["liger"] = _liger
+    yield from ((name, available[name]) for name in settings.rivals if name in available)
+
+
+def _measure(
+    settings: KernelSettings,
+    name: str,
+    loss: str,
+    inputs: Inputs,
+    figures: KernelFigures,
+    say: Callable[[str], None],
+) -> None:
+    ours = _FUSED[loss]
+    figures.memory.append(peak_of(f"{name}: fused", lambda: step(ours, inputs), inputs.student))
+    for rival, theirs in _rivals(settings, loss):
+        rate = _rates(settings, inputs, ours, theirs)
+        pairs = alternate(f"{name} / {rival}", "steps/s", *rate, settings.repeats, say)
+        figures.pairs.append(pairs)
+        if rival in ("eager", "compiled"):
+            peak = peak_of(f"{name}: {rival}", lambda form=theirs: step(form, inputs), inputs.student)  # type: ignore[misc]
+            figures.memory.append(peak)
+
+
+def _rates(
+    settings: KernelSettings, inputs: Inputs, ours: Loss, theirs: Loss
+) -> tuple[Callable[[], float], Callable[[], float]]:
+    """Steps per second of both over a window, warmed up and long enough to be timed."""
+
+    def rate(loss: Loss) -> Callable[[], float]:
+        for _ in range(2):
+            step(loss, inputs)
+        count = max(1, round(settings.window_s / _seconds(settings, loss, inputs, 1)))
+        return lambda: count / _seconds(settings, loss, inputs, count)
+
+    return rate(ours), rate(theirs)
+
+
+def _seconds(settings: KernelSettings, loss: Loss, inputs: Inputs, count: int) -> float:
+    _wait(settings)
+    started = time.perf_counter()
+    for _ in range(count):
+        step(loss, inputs)
+    _wait(settings)
+    return time.perf_counter() - started
+
+
+def _wait(settings: KernelSettings) -> None:
+    if settings.device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _on_cuda(settings: KernelSettings, loss: Loss, inputs: Inputs, copied: float) -> dict[str, float]:
+    """Launches of a step, and the bytes it must move over its time as a share of a copy's: logits in, gradient out."""
+    step(loss, inputs)
+    elements, size = inputs.student.numel(), inputs.student.element_size()
+    moved = elements * (2 * size + 4) + elements * (4 + size)  # forward; the backward pass's multiplication
+    seconds = _seconds(settings, loss, inputs, 50) / 50
+    return {"launches": count_launches(lambda: step(loss, inputs)), "share_of_copy": moved / seconds / copied}
+
+
+def _copy_bandwidth(settings: KernelSettings) -> float:
+    """Bytes per second read and written by copies of 1 GiB."""
+    source = torch.empty(2**30, dtype=torch.uint8, device=settings.device)
+    target = torch.empty_like(source)
+    target.copy_(source)
+    _wait(settings)
+    started = time.perf_counter()
+    for _ in range(20):
+        target.copy_(source)
+    _wait(settings)
+    return 20 * 2 * source.numel() / (time.perf_counter() - started)
