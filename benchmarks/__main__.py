@@ -161,8 +161,8 @@ def codecs(
 def store(
     work: Path | None = None,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
-    rows: int = 131_072,
-    shard_rows: int = 32_768,
+    rows: int = 196_608,
+    shard_rows: int = 65_536,
     batch: int = 256,
     repeats: int = 5,
     views: int = 50,

@@ -43,8 +43,8 @@ class StoreSettings:
         repeats: pairs.
     """
 
-    rows: int = 131_072
-    shard_rows: int = 32_768
+    rows: int = 196_608
+    shard_rows: int = 65_536
     classes: int = 1000
     batch: int = 256
     repeats: int = 5

@@ -6,7 +6,6 @@ Nothing of a shard is visible before all of its rows are on the disk.
 import json
 import os
 import uuid
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,15 +27,14 @@ from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC, SHARD_KIND, Place, creat
 from stores.text_attribute import read_text
 
 _FLUSH_BYTES = 1 << 24
-_WAITING_CHECKS = 16  # pieces of a shard whose arrays are kept
 _REMEDY = "remove it, and precompute it again"
 
 
 class ShardWriter:
     """Writes the rows of one shard under a temporary name; `seal` makes them a shard.
 
-    A context manager: leaving the block without `seal` removes the file. Rows may come in any order. Checksums are
-    computed beside the system calls, and the disk begins with its work before the last row has come.
+    A context manager: leaving the block without `seal` removes the file. Rows may come in any order. The disk
+    begins with its work before the last row has come.
 
     Args:
         store: the store's folder.
@@ -61,8 +59,7 @@ class ShardWriter:
         self._numbers = {field.name: np.empty(len(self._written), field.dtype) for field in numbers}
         self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}.tmp")
         self._descriptor = -1
-        self._threads, self._flush, self._unflushed_bytes = ThreadPoolExecutor(2, "shard"), _done(), 0
-        self._checks: deque[Future[None]] = deque()
+        self._thread, self._flush, self._unflushed_bytes = ThreadPoolExecutor(1, "shard-flush"), _done(), 0
         with self._named_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -84,8 +81,6 @@ class ShardWriter:
     def write(self, start: int, columns: dict[str, np.ndarray]) -> None:
         """Write rows [start, start + n) of the shard: every field, label and plan_crc as (n, ...) arrays.
 
-        The arrays must stay as they are until `seal`: their checksums are still being computed.
-
         Raises:
             ValueError: columns missing, too many, of another type or shape, or rows outside the shard.
             OSError: with the file's name.
@@ -95,15 +90,12 @@ class ShardWriter:
         rows = slice(start, start + num)
         for field in (LABEL, PLAN_CRC):
             self._numbers[field.name][rows] = columns[field.name]
-        # zlib keeps the interpreter's lock for short rows, pwrite gives it up: so this thread writes
-        self._checks.append(self._threads.submit(self._add_crcs, rows, payload))
+        self._numbers[ROW_CRC.name][rows] = row_crcs(columns[LABEL.name], columns[PLAN_CRC.name], payload)
         with self._named_errors():
             for field, array in zip(self._payload, payload, strict=True):
                 self._write_column(start, field.name, array)
             self._begin_flush()
         self._written[rows] = True
-        while len(self._checks) > _WAITING_CHECKS:
-            self._checks.popleft().result()
 
     def seal(self) -> None:
         """Make the rows durable and visible. A shard that is already there stays; this one is dropped.
@@ -115,8 +107,6 @@ class ShardWriter:
         missing = np.flatnonzero(~self._written)
         if len(missing):
             raise ValueError(f"{self.path}: {len(missing)} rows were not written, the first is row {missing[0]}")
-        for check in self._checks:
-            check.result()
         with self._named_errors():
             for name, column in self._numbers.items():
                 self._write_column(0, name, column)
@@ -128,15 +118,11 @@ class ShardWriter:
 
     def drop(self) -> None:
         """Close and remove the temporary file; what is sealed stays."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._thread.shutdown(wait=True, cancel_futures=True)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
         self._temporary.unlink(missing_ok=True)
-
-    def _add_crcs(self, rows: slice, payload: list[np.ndarray]) -> None:
-        labels, plan_crcs = self._numbers[LABEL.name][rows], self._numbers[PLAN_CRC.name][rows]
-        self._numbers[ROW_CRC.name][rows] = row_crcs(labels, plan_crcs, payload)
 
     def _write_column(self, start: int, name: str, array: np.ndarray) -> None:
         place = self._places[name]
@@ -146,7 +132,7 @@ class ShardWriter:
     def _begin_flush(self) -> None:
         if self._unflushed_bytes >= _FLUSH_BYTES and self._flush.done():
             self._flush.result()  # the system tells of a failed write once only
-            self._flush, self._unflushed_bytes = self._threads.submit(os.fdatasync, self._descriptor), 0
+            self._flush, self._unflushed_bytes = self._thread.submit(os.fdatasync, self._descriptor), 0
 
     def _check(self, start: int, columns: dict[str, np.ndarray]) -> int:
         num, wanted = len(columns.get(LABEL.name, ())), {field.name for field in self._columns}
