@@ -6,7 +6,7 @@ runs every .npz in DIR through the adapter of its family, from the `CASES` of th
 one. A family is a file name's beginning; the longest known one counts, and none is a failure. Without KD_VECTORS the
 folder is `shared/vectors` beside the repository, and where that is absent the test is skipped.
 
-The shared adapters' tools, and the tolerances, are in `vector_tools.py`. Vectors in which the authors' code shows a
+The adapters' tools, and the tolerances, are in `vector_tools.py`. Vectors in which the authors' code shows a
 defect are `RECORDED_DEFECTS`, with what ours does instead; each adapter asserts just that.
 """
 
