@@ -57,6 +57,12 @@ class Distiller(nn.Module):
         """
         with autocast(self._numerics.device, self._numerics.amp):
             student: Outputs = self._run_student[0](images)
+        return self.terms(student, labels, ids, teacher, epoch)
+
+    def terms(
+        self, student: Outputs, labels: torch.Tensor, ids: torch.Tensor, teacher: Outputs | None, epoch: int
+    ) -> dict[str, torch.Tensor]:
+        """What `forward` returns, from the student's outputs."""
         batch = MethodInput(student, teacher, labels, ids, epoch)
         batch = replace(batch, temperature=self.method.temperature(batch))
         loss, terms = self._loss(batch)
