@@ -57,12 +57,12 @@ class Needs:
 
 @dataclass(frozen=True)
 class Weights:
-    """Factors of the three terms of the loss, and the temperature of the second.
+    """Factors of the three terms of the loss, and the temperature.
 
     Attributes:
         ce: of the cross-entropy with the labels.
         kd: of the temperature-scaled KL divergence from the teacher.
-        temperature: T of that divergence.
+        temperature: T of that divergence, and of an own term that softens logits (DKD, DIST, NKD).
         method: of the method's own term.
     """
 
