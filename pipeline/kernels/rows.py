@@ -26,8 +26,9 @@ from pipeline.kernels.gradient import Differentiated
 
 _BLOCK_ELEMENTS = 98_304
 _BLOCK_ELEMENTS_MOMENTS = 57_344  # two more buffers are alive with the temperature's gradient
-_NEARLY_EQUAL = 0.3  # of |x|: the series below then end with terms under 1e-7 of the sum
-_NEARLY_EQUAL_KL = 0.06  # a divergence above this has an |x| above _NEARLY_EQUAL
+# of |x|: the series below then end with terms under 1e-8 and 1e-17 of the sum
+_NEARLY_EQUAL = {torch.float32: 0.3, torch.float64: 0.02}
+_NEARLY_EQUAL_KL = 0.06  # a divergence above this has an |x| above 0.3
 _PHI = tuple((-1) ** n / factorial(n) for n in range(2, 9))  # of x^2
 _CHI = tuple((-1) ** (n - 1) * (n - 2) / factorial(n) for n in range(3, 10))  # of x^3
 _KEPT = threading.local()
@@ -241,7 +242,7 @@ def divergence(
     # where the host may look, rows that are not nearly equal cost nothing more; else it must not wait for the device
     if eager_on_processor(value_R) and float(value_R.amin()) > _NEARLY_EQUAL_KL:
         return Divergence(value_R, bracket_R)
-    nearly_R = torch.maximum(x_RC.amax(1), -x_RC.amin(1)) < _NEARLY_EQUAL
+    nearly_R = torch.maximum(x_RC.amax(1), -x_RC.amin(1)) < _NEARLY_EQUAL[x_RC.dtype]
     if eager_on_processor(value_R) and not bool(nearly_R.any()):
         return Divergence(value_R, bracket_R)
     series = _with_surplus(_series(px_RC, x_RC, teacher), surplus)
