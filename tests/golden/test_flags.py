@@ -37,8 +37,21 @@ def all_flags() -> dict[str, list[str]]:
     return {recipe: flags_of(recipe) for recipe in all_recipes()}
 
 
+def frozen_flags() -> dict[str, list[str]]:
+    """By recipe, those of every recipe added."""
+    written = json.loads(FROZEN.read_text())
+    return {recipe: written["every recipe"] + flags for recipe, flags in written["and"].items()}
+
+
+def write_flags() -> None:
+    now = all_flags()
+    every = sorted(set.intersection(*map(set, now.values())))
+    own = {recipe: [flag for flag in flags if flag not in every] for recipe, flags in now.items()}
+    FROZEN.write_text(json.dumps({"every recipe": every, "and": own}, indent=1) + "\n")
+
+
 def test_the_flags_are_those_that_people_script_against() -> None:
-    frozen, now = json.loads(FROZEN.read_text()), all_flags()
+    frozen, now = frozen_flags(), all_flags()
     assert sorted(frozen) == sorted(now), "recipes came or went; see this file's docstring"
     for recipe, flags in frozen.items():
         lost, new = sorted(set(flags) - set(now[recipe])), sorted(set(now[recipe]) - set(flags))
@@ -68,4 +81,4 @@ def test_help_answers_at_once_and_imports_no_torch(arguments: list[str]) -> None
 
 
 if __name__ == "__main__":
-    FROZEN.write_text(json.dumps(all_flags(), indent=1) + "\n")
+    write_flags()
