@@ -1,45 +1,55 @@
 """List the methods: python -m pipeline.methods."""
 
+import re
+
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.core.command import run_command
-from pipeline.methods.base import R34_R18
+from pipeline.methods.base import R34_R18, R50_MV1
 from pipeline.methods.parts import STAGES
 from pipeline.methods.summary import PAIRS, MethodSummary, summarise
 
+_SHORT = {R34_R18: "34>18", R50_MV1: "50>MBv1"}
+_FIRST_FIGURE = re.compile(r"\d+\.\d+")
+
 
 def main() -> None:
-    """Print the table."""
-    Console().print(table_of(summarise()))
+    """Print the table, and what it leaves out."""
+    Console().print(listing(summarise()))
 
 
-def table_of(methods: list[MethodSummary]) -> Table:
-    """A row for each method."""
-    table = Table(box=SIMPLE_HEAD, caption="trainable: millions of parameters beside the student's; (n): n parameters")
-    table.add_column("method", no_wrap=True)
-    for heading in ("of the teacher", "of the student", "store"):
-        table.add_column(heading)
-    for pair in PAIRS:
-        table.add_column(f"{pair}\ntrainable", justify="right")
-        table.add_column("published top-1, %")
-    table.add_column("paper", no_wrap=True)
+def listing(methods: list[MethodSummary]) -> Group:
+    """A table that fits a terminal of 80 columns; below it each method's paper and all published figures."""
+    return Group(_table(methods), *(_sources(method) for method in methods))
+
+
+def _table(methods: list[MethodSummary]) -> Table:
+    pairs = ", ".join(f"{short} is {pair}" for pair, short in _SHORT.items())
+    caption = f"{pairs}. Trained: millions of parameters beside the student's; (1) is one number."
+    table = Table(box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0), caption_justify="left")
+    for heading in ("method", "reads of teacher", "store"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("trained", "top-1"):
+        for pair in PAIRS:
+            table.add_column(f"{heading}\n{_SHORT[pair]}", justify="right", no_wrap=True)
     for method in methods:
-        pairs = [cell for pair in PAIRS for cell in (_millions(method.parameters[pair]), _published(method, pair))]
-        table.add_row(
-            method.name, _taps(method.teacher), _taps(method.student), _store(method), *pairs, method.info.paper
-        )
+        trained = [_millions(method.parameters[pair]) for pair in PAIRS]
+        table.add_row(method.name, _taps(method.teacher), _store(method), *trained, *(_top1(method, p) for p in PAIRS))
     return table
 
 
-def _published(method: MethodSummary, pair: str) -> str:
-    figures = method.info.published.get(pair, "-")
-    if pair != R34_R18:
-        return figures
-    return "\n".join(
-        [figures, *(f"{other}: {value}" for other, value in method.info.published.items() if other not in PAIRS)]
-    )
+def _sources(method: MethodSummary) -> Text:
+    figures = (f"{pair}: {value}" for pair, value in method.info.published.items())
+    return Text(f"{method.name}: {'; '.join((method.info.paper, *figures))}", style="dim")
+
+
+def _top1(method: MethodSummary, pair: str) -> str:
+    """The first published figure, which is that of the method's own authors where they give one."""
+    figure = _FIRST_FIGURE.search(method.info.published.get(pair, ""))
+    return figure[0] if figure else "-"
 
 
 def _taps(names: tuple[str, ...]) -> str:
@@ -47,14 +57,14 @@ def _taps(names: tuple[str, ...]) -> str:
     for suffix in ("", ".pre"):
         stages = {f"{stage}{suffix}" for stage in STAGES}
         if stages <= set(names):
-            names = (*(name for name in names if name not in stages), f"stage1..4{suffix}")
+            names = (*(name for name in names if name not in stages), f"stage1-4{suffix}")
     return ", ".join(names) or "-"
 
 
 def _store(method: MethodSummary) -> str:
     if not method.teacher:
         return "-"
-    return " or ".join(method.stores) or "online only"
+    return ", ".join(method.stores) or "online only"
 
 
 def _millions(count: int) -> str:
