@@ -43,7 +43,7 @@ def test_a_terminal_of_80_columns_shows_every_method_its_cost_and_its_figures(ro
     console = Console(width=80)
     with console.capture() as capture:
         console.print(listing(list(rows.values())))
-    lines = capture.get().splitlines()
+    lines = [line.strip() for line in capture.get().splitlines()]
     for name in method_names():
         assert any(line.startswith(f"{name} ") for line in lines), name
     (semckd,) = (line.split() for line in lines if line.startswith("semckd "))
