@@ -1,12 +1,13 @@
 """Every recipe as a real job, for two steps: the whole program with each method, on two ranks and small networks."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobs import ForkedJob, lines_of, run_to_end, state_of
+from jobs import ForkedJob, free_port, lines_of, run_to_end, state_of
 
 from launch.imagenet import parse_config
 from launch.recipes.registry import all_recipes
@@ -28,7 +29,8 @@ RECIPES = {str(replace(config, recipe="", student="", teacher=None)): name for n
 
 def fit_every_recipe() -> None:
     """One rank: the jobs one after the other in one process, since starting is what costs."""
-    for arguments in json.loads(sys.argv[1]):
+    for port, *arguments in json.loads(sys.argv[1]):
+        os.environ["MASTER_PORT"] = port  # of its own: rank 1 must not meet the group before, which rank 0 is closing
         print(f"recipe {arguments[0]}", flush=True)  # the last of the log is the one that failed
         assert fit(parse_config(arguments)) == "done"
 
@@ -45,7 +47,7 @@ def command_line(recipe: str, out: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recipes")
-    lines = json.dumps([command_line(recipe, folder) for recipe in RECIPES])
+    lines = json.dumps([[str(free_port()), *command_line(recipe, folder)] for recipe in RECIPES])
     run_to_end(ForkedJob([lines], log=folder / "log", size=2, entry=fit_every_recipe))
     return folder
 
