@@ -18,24 +18,24 @@ from torch import nn
 
 def teacher(*, num_classes):
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.SiLU(),
-        nn.Conv2d(8, 16, 3, stride=2), nn.SiLU(),
+        nn.Conv2d(3, WIDTH, 3, stride=2), nn.BatchNorm2d(WIDTH), nn.SiLU(),
+        nn.Conv2d(WIDTH, 16, 3, stride=2), nn.SiLU(),
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, num_classes),
     )
 """
 
 
-def write_teacher(folder: Path) -> str:
-    """Write a small convolutional teacher; returns its name for `--teacher`."""
+def write_teacher(folder: Path, *, width: int = 8) -> str:
+    """Write a small convolutional teacher; returns its name for `--teacher`. A wide one takes its time."""
     path = folder / "own.py"
-    path.write_text(TEACHER)
+    path.write_text(TEACHER.replace("WIDTH", str(width)))
     return f"{path}:teacher@random"
 
 
-def synthetic_flags(teacher: str, samples: int) -> list[str]:
+def synthetic_flags(teacher: str, samples: int, *, resolution: int = 32) -> list[str]:
     """A job on images that exist nowhere."""
     data = ["--backend", "synthetic", "--synthetic-samples", str(samples), "--synthetic-classes", "10"]
-    return ["--teacher", teacher, *data, "--resolution", "32", "--threads", "1", "--device", "cpu"]
+    return ["--teacher", teacher, *data, "--resolution", str(resolution), "--threads", "1", "--device", "cpu"]
 
 
 def photo_flags(teacher: str, train: Path, val: Path | None = None) -> list[str]:
