@@ -7,13 +7,15 @@ torchrun --nproc_per_node=8 launch/imagenet.py kd_r34_r18 --data /data/imagenet 
 python launch/imagenet.py RECIPE --help
 """
 
+import functools
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import tyro
 
-from launch.recipes.registry import all_recipes
+from launch.recipes.registry import Recipe, all_recipes
 from pipeline.core.command import run_command
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import ConfigError, PeerError, unknown_name
@@ -31,8 +33,9 @@ def parse_config(arguments: Sequence[str]) -> RunConfig:
     recipes = all_recipes()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in recipes:
         raise unknown_name("recipe", arguments[0], recipes)
+    named = bool(arguments) and arguments[0] in recipes
     config: RunConfig = tyro.extras.subcommand_cli_from_dict(
-        recipes,
+        recipes if named else {name: _in_brief(recipe) for name, recipe in recipes.items()},
         prog="launch/imagenet.py",
         description=__doc__,
         args=list(arguments),
@@ -59,6 +62,17 @@ def main() -> None:
         sys.exit(error.exit_code)
     if outcome == "preempted":
         sys.exit(EXIT_PREEMPTED)
+
+
+def _in_brief(recipe: Recipe) -> Recipe:
+    """The recipe with the first line of its description, for a list that fits a screen."""
+
+    @functools.wraps(recipe)
+    def brief(*arguments: Any, **options: Any) -> RunConfig:
+        return recipe(*arguments, **options)
+
+    brief.__doc__ = (recipe.__doc__ or "").partition("\n")[0]
+    return brief
 
 
 def _speaks() -> bool:

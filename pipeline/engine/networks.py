@@ -130,8 +130,9 @@ def _setting(
 ) -> Setting:
     """What the method will meet."""
     views, micro_batches = config.views, config.optimisation.micro_batches or 1
-    whole = len(index) == index.num_parent  # a part of the data says nothing about the other rows
-    counts = np.bincount(index.labels, minlength=len(index.classes)) if whole else ()
+    # a part of the data says nothing about the other rows; only class by class do counts say which ids are whose
+    contiguous = len(index) == index.num_parent and bool(np.all(np.diff(index.labels) >= 0))
+    counts = np.bincount(index.labels, minlength=len(index.classes)) if contiguous else ()
     head = _head(choice, online)
     return Setting(
         student_dim=student.embedding_dim,

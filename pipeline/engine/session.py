@@ -241,7 +241,8 @@ class Session:
         self._progress.evaluations.append({"epoch": epoch, "step": self.step, **result})
         if self._journal is not None:
             self._journal.write("eval", self.step, epoch, result)
-            draw_curves(self._run, self._job.config.recipe)
+            if self.step < self._job.total_steps:  # at the end they are drawn with the result
+                draw_curves(self._run, self._job.config.recipe)
         extra = f", average {result['ema_top1']:.2f} %" if "ema_top1" in result else ""
         self._console.say(
             f"epoch {epoch:.4g} | val top-1 {result['top1']:.2f} % | top-5 {result['top5']:.2f} %"

@@ -6,7 +6,6 @@ A deliberate change: python tests/golden/test_flags.py, then commit flags.json w
 import contextlib
 import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -26,10 +25,11 @@ _HELP_S = 2.0
 
 def flags_of(recipe: str) -> list[str]:
     """Every flag that `RECIPE --help` names."""
-    os.environ["COLUMNS"] = "200"  # no flag is cut at the end of a line
     shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        parse_config([recipe, "--help"])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("COLUMNS", "200")  # no flag is cut at the end of a line
+        with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+            parse_config([recipe, "--help"])
     return sorted(set(_FLAG.findall(shown.getvalue())) - {"--help"})
 
 

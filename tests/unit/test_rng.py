@@ -89,4 +89,5 @@ def test_stream_numbers_are_frozen() -> None:
         "INITIALISATION": 3,
         "STEP": 4,
         "SYNTHETIC": 5,
+        "NEGATIVES": 6,
     }, "a stream's number is part of every recorded result: append new ones, never renumber"

@@ -59,12 +59,12 @@ class SyntheticBackend(Backend):
 
 
 def synthetic_index(num_samples: int, num_classes: int) -> Index:
-    """An index of `num_samples` images that exist nowhere, sizes between 64 and 1,087 pixels, classes in turn."""
+    """An index of `num_samples` images that exist nowhere, sizes between 64 and 1,087 pixels, sorted by class."""
     ids = np.arange(num_samples, dtype=np.int64)
     words = philox(counters((ids, 0, 0, 0)), (0, Stream.SYNTHETIC))
     span = np.full(num_samples, 1024)
     columns: dict[str, np.ndarray] = {
-        "labels": (ids % num_classes).astype(np.int32),
+        "labels": (ids * num_classes // num_samples).astype(np.int32),
         "widths": (64 + below(words[:, 0], span)).astype(np.int32),
         "heights": (64 + below(words[:, 1], span)).astype(np.int32),
         "sizes": np.zeros(num_samples, np.int64),
