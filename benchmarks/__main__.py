@@ -6,6 +6,7 @@ python -m benchmarks store [--json FILE]
 python -m benchmarks codecs --data DIR --teacher NAME@WEIGHTS [--json FILE] [--png FILE]
 python -m benchmarks kernels [--json FILE]
 python -m benchmarks epoch --data DIR [--json FILE]
+python -m benchmarks step [--methods kd dkd ...] [--json FILE]
 """
 
 import json
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -281,6 +282,43 @@ def epoch(
     _save(json_file, {"settings": _encoded(settings), "pairs": pairs, "delivery": delivery.to_json()}, describe_machine)
 
 
+def step(
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    methods: tuple[str, ...] = (),
+    student: str = "resnet18",
+    teacher: str = "resnet34",
+    resolution: int = 224,
+    batch: int = 64,
+    amp: Literal["off", "bf16", "fp16"] = "off",
+    steps: int = 1,
+    repeats: int = 3,
+) -> None:
+    """One training step of each method, with the teacher's outputs given, against the step of supervised training.
+
+    Args:
+        json_file: File for all figures, with machine and versions.
+        methods: Names of methods (default: those that stored logits serve).
+        student: NAME.
+        teacher: NAME; its weights are random, its outputs are made before.
+        resolution: Side of the images.
+        batch: Images of a step.
+        amp: Precision of the student's body.
+        steps: Steps of a timed window.
+        repeats: Pairs of windows.
+    """
+    from benchmarks.machine import describe_machine
+    from benchmarks.step import StepSettings, measure_steps
+
+    _refuse_existing(json_file)
+    chosen = methods or ("kd", "dkd", "ctkd", "dist", "nkd", "lskd")
+    settings = StepSettings(chosen, student, teacher, resolution, batch, amp, steps, repeats)
+    figures = measure_steps(settings, Console(highlight=False).print)
+    _show_pairs("steps/s with the method and with labels alone", ("method", "labels"), [one.pairs for one in figures])
+    _show("the loss and its gradient, per cent of the step", {one.pairs.name: 100 * one.share for one in figures})
+    report = {"settings": _encoded(settings), "methods": [one.to_json() for one in figures]}
+    _save(json_file, report, describe_machine)
+
+
 def _refuse_existing(json_file: Path | None) -> None:
     if json_file is not None and json_file.exists():
         raise ConfigError(f"--json {json_file} exists; nothing is overwritten: choose another file")
@@ -335,6 +373,7 @@ def main() -> None:
         "store": store,
         "kernels": kernels,
         "epoch": epoch,
+        "step": step,
     }
     tyro.extras.subcommand_cli_from_dict(parts, prog="python -m benchmarks", description=__doc__)
 
