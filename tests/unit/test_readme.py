@@ -1,0 +1,42 @@
+"""What README shows is true: its method works as it stands, and its table has every recipe."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from launch.recipes.registry import all_recipes
+from pipeline.methods import base
+from pipeline.methods.base import MethodInput, Setting
+from pipeline.methods.parts import seeded
+from pipeline.models.outputs import Outputs
+
+README = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text()
+
+
+def test_the_method_of_the_example_trains_its_connector_and_the_student() -> None:
+    (source,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {**vars(base), "nn": nn, "Tensor": Tensor, "cosine_similarity": cosine_similarity, "seeded": seeded}
+    exec(source, names)
+    method = names["METHOD"](weight=2.0)
+    method.build(Setting(student_dim=5, teacher_dim=7, num_classes=3, seed=1))
+    embedding = torch.randn(4, 5, requires_grad=True)
+    student = Outputs(torch.randn(4, 3), embedding)
+    taught = Outputs(torch.randn(4, 3), torch.randn(4, 7))
+    term = method(MethodInput(student, taught, torch.zeros(4, dtype=torch.int64), torch.arange(4), epoch=0))
+    term.backward()
+    assert 0 <= term.item() <= 2
+    assert embedding.grad is not None
+    assert method.connector.weight.grad.abs().sum() > 0
+    assert method.stores == ("embedding",)
+
+
+def test_every_recipe_stands_in_the_table() -> None:
+    braces = re.search(r"ctkd_\{([a-z,]+)\}_r34_r18", README)
+    assert braces is not None
+    named = {f"ctkd_{base}_r34_r18" for base in braces[1].split(",")} | set(re.findall(r"\w+", README))
+    for stem in re.findall(r"(\w+_)\*", README):
+        named |= {f"{stem}r34_r18", f"{stem}r50_mbv1"}
+    assert sorted(set(all_recipes()) - named) == []
