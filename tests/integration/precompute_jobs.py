@@ -15,6 +15,8 @@ _NOBODY = 65534
 TEACHER = """
 from torch import nn
 
+WIDTH = 8
+
 
 def teacher(*, num_classes):
     return nn.Sequential(
@@ -28,7 +30,7 @@ def teacher(*, num_classes):
 def write_teacher(folder: Path, *, width: int = 8) -> str:
     """Write a small convolutional teacher; returns its name for `--teacher`. A wide one takes its time."""
     path = folder / "own.py"
-    path.write_text(TEACHER.replace("WIDTH", str(width)))
+    path.write_text(TEACHER.replace("WIDTH = 8", f"WIDTH = {width}"))
     return f"{path}:teacher@random"
 
 
