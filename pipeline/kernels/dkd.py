@@ -125,7 +125,7 @@ def _differentiate(
     temperature_B1 = column(temperature, student_BC, dtype)
     gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
     values, brackets = [], []
-    rows, inputs = rows_of_block(student_BC, moments=True), (student_BC, teacher_BC, gradient_BC, labels_B[:, None])
+    rows, inputs = rows_of_block(student_BC), (student_BC, teacher_BC, gradient_BC, labels_B[:, None])
     blocks = zip(*(tensor.split(rows) for tensor in inputs), strict=True)
     for (student_RC, teacher_RC, a_RC, labels_R1), of_rows in zip(blocks, split(temperature_B1, rows), strict=False):
         b_RC, *more = scratch(a_RC, 4 if weights.moments else 3)

@@ -77,7 +77,7 @@ def _differentiate(
     dtype = working_dtype(student_BC, teacher_BC)
     temperature_B1 = column(temperature, student_BC, dtype)
     gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
-    rows, parts = rows_of_block(student_BC, moments=True), []
+    rows, parts = rows_of_block(student_BC), []
     blocks = zip(*(tensor.split(rows) for tensor in (student_BC, teacher_BC, gradient_BC)), strict=True)
     for (student_RC, teacher_RC, a_RC), of_rows in zip(blocks, split(temperature_B1, rows), strict=False):
         b_RC, p_RC, *more = scratch(a_RC, 4 if moments else 2)

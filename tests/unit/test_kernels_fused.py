@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.kernels import dkd, kl, topk_kl, zscore_kl
+from pipeline.kernels import dkd, kl, rows, topk_kl, zscore_kl
 from pipeline.kernels.kl import CTKD_EPS
 
 F64 = torch.float64
@@ -117,8 +117,9 @@ def test_the_teacher_has_no_gradient_and_logits_are_left_alone(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", losses("fused"))
-def test_blocks_of_rows_change_nothing(name: str) -> None:
+def test_blocks_of_rows_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """5 blocks and more, the last one shorter; each row as if it were alone."""
+    monkeypatch.setattr(rows, "_BLOCK_ELEMENTS", 57_344)
     student, teacher = logits(257, 1001, dtype=torch.float32)
     temperature = torch.linspace(0.5, 20, 257).requires_grad_()
     found = losses("fused")[name](student, teacher, temperature)
