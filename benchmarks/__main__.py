@@ -1,11 +1,17 @@
 """Measure what this project claims. Each figure comes from pairs measured in turn; tables for people, JSON for records.
 
 python -m benchmarks loader --data DIR [--json FILE]
+
 python -m benchmarks precompute --data DIR [--json FILE]
+
 python -m benchmarks store [--json FILE]
+
 python -m benchmarks codecs --data DIR --teacher NAME@WEIGHTS [--json FILE] [--png FILE]
+
 python -m benchmarks kernels [--json FILE]
+
 python -m benchmarks epoch --data DIR [--json FILE]
+
 python -m benchmarks step [--methods kd dkd ...] [--json FILE]
 """
 
