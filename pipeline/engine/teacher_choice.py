@@ -97,14 +97,15 @@ def choose_teacher(config: RunConfig, saved: RunConfig | None, index: Index, wor
         return TeacherChoice("online", None, config.teacher, num_views)
     reader = _open(config)
     _check_same_views(reader.manifest, config, index)
+    complete: list[int] = world.gather(reader.complete_views())[0]  # a store may grow: all ranks take the main one's
     picked = _pick_codecs(reader, method)
-    lacking = picked if isinstance(picked, str) else _lacking_views(reader, num_views, asked, world)
+    lacking = picked if isinstance(picked, str) else _lacking_views(reader, complete, num_views, asked)
     if lacking is not None:
         if asked == "auto":
             return TeacherChoice("online", None, config.teacher, num_views, (f"teacher runs online: {lacking}",))
         raise ConfigError(f"--teacher-source {asked} is not possible with {reader.path}: {lacking}")
     assert not isinstance(picked, str)
-    return _from_store(config, reader, picked, num_views, asked, world)
+    return _from_store(config, reader, picked, complete, num_views, asked, world)
 
 
 def _open(config: RunConfig) -> StoreReader:
@@ -159,7 +160,7 @@ def _pick_codecs(reader: StoreReader, method: Method) -> _Picked | str:
     embedding = next((codec for codec in reader.codecs if codec.source == "embedding"), None)
     if embedding is None and needs & {"embedding", "head"}:
         return f"the method needs the teacher's embedding, and the store keeps {kept}"
-    head = None if embedding is None else read_head(reader.path)
+    head = None if embedding is None else _head_of(reader)
     if "embedding" in needs and embedding is not None and head is not None:
         return _Picked(None, embedding, head)  # contains the logits: no further bytes to read
     dense = next((codec for codec in reader.codecs if codec.source == "logits" and codec.exact_support), None)
@@ -170,17 +171,25 @@ def _pick_codecs(reader: StoreReader, method: Method) -> _Picked | str:
     return _pick_topk(reader, method, kept)
 
 
+def _head_of(reader: StoreReader) -> tuple[np.ndarray, np.ndarray] | None:
+    try:
+        return read_head(reader.path)
+    except StoreFormatError as error:
+        raise StoreError(str(error)) from error
+
+
 def _pick_topk(reader: StoreReader, method: Method, kept: str) -> _Picked | str:
-    codec = next(codec for codec in reader.codecs if not codec.exact_support)
+    codec = next((codec for codec in reader.codecs if not codec.exact_support), None)
+    if codec is None:
+        return f"the store keeps {kept} and has lost the teacher's classifier (head.h5), without which it has no logits"
     refusal = method.refuses_topk(int(codec.to_json()["k"]))
     if refusal is not None:
         return f"the store keeps {kept} only, and {refusal}"
     return _Picked(codec, None, None)
 
 
-def _lacking_views(reader: StoreReader, num_views: int | None, asked: str, world: World) -> str | None:
+def _lacking_views(reader: StoreReader, complete: list[int], num_views: int | None, asked: str) -> str | None:
     """Why the views that the run needs are not all there."""
-    complete = set(reader.complete_views())
     if asked == "hybrid":
         return None
     wanted = range(num_views) if num_views is not None else range(1)
@@ -188,7 +197,7 @@ def _lacking_views(reader: StoreReader, num_views: int | None, asked: str, world
         if view not in complete:
             missing = len(reader.missing(view))
             return (
-                f"view {view} is not complete ({missing} shard(s) missing; complete: {_ranges(sorted(complete))}).\n"
+                f"view {view} is not complete ({missing} shard(s) missing; complete: {_ranges(complete)}).\n"
                 "Go on with the same precompute command, or lower --num-views"
                 " (--teacher-source hybrid runs missing views online)"
             )
@@ -196,9 +205,14 @@ def _lacking_views(reader: StoreReader, num_views: int | None, asked: str, world
 
 
 def _from_store(
-    config: RunConfig, reader: StoreReader, picked: _Picked, num_views: int | None, asked: str, world: World
+    config: RunConfig,
+    reader: StoreReader,
+    picked: _Picked,
+    complete: list[int],
+    num_views: int | None,
+    asked: str,
+    world: World,
 ) -> TeacherChoice:
-    complete = sorted(reader.complete_views())
     manifest, name = reader.manifest, str(reader.manifest.teacher["name"])
     source: Literal["stored", "hybrid"] = "hybrid" if asked == "hybrid" else "stored"
     if source == "stored" and num_views is None:

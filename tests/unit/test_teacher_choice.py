@@ -144,3 +144,15 @@ def test_a_shard_of_another_store_is_found_before_training(tmp_path: Path) -> No
 def test_what_is_no_store_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be opened"):
         choose(config(tmp_path / "nothing"))
+
+
+def test_a_store_of_embeddings_without_its_classifier_has_no_logits(tmp_path: Path) -> None:
+    fill(tmp_path, "embedding_f16").close()
+    head = tmp_path / "head.h5"
+    kept = head.read_bytes()
+    head.write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(StoreError, match=r"head\.h5"):
+        choose(config(tmp_path, "stored"))
+    head.unlink()
+    with pytest.raises((ConfigError, StoreError), match=r"head\.h5"):
+        choose(config(tmp_path, "stored"))
