@@ -77,7 +77,7 @@ def view_states(store: Path) -> list[ViewsState]:
         states.setdefault((len(keys), _rows(keys)), []).append(view)
     return [
         ViewsState(
-            views=_ranges(views),
+            views=as_ranges(views),
             num_views=len(views),
             complete=num_rows == manifest.num_rows,
             num_shards=num_shards,
@@ -89,10 +89,10 @@ def view_states(store: Path) -> list[ViewsState]:
     ]
 
 
-def _ranges(views: list[int]) -> str:
-    """[0, 1, 2, 7] as "0-2, 7"."""
+def as_ranges(views: list[int]) -> str:
+    """[0, 1, 2, 7] as "0-2, 7"; nothing as "none"."""
     runs = [[view for _, view in run] for _, run in groupby(enumerate(views), key=lambda pair: pair[1] - pair[0])]
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs) or "none"
 
 
 def _rows(keys: list[ShardKey]) -> int:

@@ -18,6 +18,7 @@ from stores.errors import StoreFormatError
 from stores.index_file import read_head
 from stores.manifest import Manifest
 from stores.reader import StoreReader, open_store
+from stores.show import as_ranges
 
 _OUTPUTS = frozenset({"logits", "embedding", "head"})
 _SHOWN = 8
@@ -197,7 +198,7 @@ def _lacking_views(reader: StoreReader, complete: list[int], num_views: int | No
         if view not in complete:
             missing = len(reader.missing(view))
             return (
-                f"view {view} is not complete ({missing} shard(s) missing; complete: {_ranges(complete)}).\n"
+                f"view {view} is not complete ({missing} shard(s) missing; complete: {as_ranges(complete)}).\n"
                 "Go on with the same precompute command, or lower --num-views"
                 " (--teacher-source hybrid runs missing views online)"
             )
@@ -219,7 +220,7 @@ def _from_store(
         num_views = next(view for view in range(len(complete) + 1) if view not in set(complete))
     views = frozenset(complete if num_views is None else [view for view in complete if view < num_views])
     world.main_first(lambda: _check_headers(reader, sorted(views)))
-    notes = [f"teacher outputs: {source}, {reader.path}, views {_ranges(sorted(views))}, {_describe(manifest)}"]
+    notes = [f"teacher outputs: {source}, {reader.path}, views {as_ranges(sorted(views))}, {_describe(manifest)}"]
     if source == "stored" and config.teacher not in (None, name):
         notes.append(f"--teacher {config.teacher} is not run: the store's teacher is {name}")
     teacher = name if source == "stored" else config.teacher
@@ -240,14 +241,3 @@ def _describe(manifest: Manifest) -> str:
     measured = "" if top1 is None else f", top-1 {top1:.2f} %"
     codecs = ", ".join(str(codec["id"]) for codec in manifest.codecs)
     return f"{manifest.teacher['name']} at {manifest.teacher['resolution']} px{measured}, {codecs}"
-
-
-def _ranges(views: list[int]) -> str:
-    """Sorted numbers as "0-3, 7"; "none" of none."""
-    parts: list[list[int]] = []
-    for view in views:
-        if parts and view == parts[-1][-1] + 1:
-            parts[-1] = [parts[-1][0], view]
-        else:
-            parts.append([view])
-    return ", ".join("-".join(str(view) for view in part) for part in parts) or "none"
