@@ -8,7 +8,7 @@ demo: setup  ## distil a small student on generated JPEGs, start to end
 	.venv/bin/python launch/demo.py --out runs/demo
 
 test: setup
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	.venv/bin/ruff format --check .

@@ -159,10 +159,10 @@ def running(job: Job) -> Iterator[Job]:
             send(pid, signal.SIGKILL)
 
 
-def run_to_end(job: Job, *, expected: int = 0) -> str:
+def run_to_end(job: Job, *, expected: int = 0, timeout_s: float = START_S) -> str:
     """Wait for a job that must end with `expected` on every rank; returns what it printed."""
     with running(job):
-        codes = job.exit_codes()
+        codes = job.exit_codes(timeout_s)
     assert set(codes) == {expected}, f"exit codes {codes}, expected {expected}\n{job.text()}"
     return job.text()
 
