@@ -20,13 +20,12 @@ from pipeline.core.dist import World
 from pipeline.data.loader import Batch
 from pipeline.data.plan import PlanRows
 from pipeline.engine.distiller import Distiller, StudentNumerics
-from pipeline.engine.networks import map_shapes
 from pipeline.engine.optim import build_optimizer
 from pipeline.engine.step import TrainStep
 from pipeline.methods.base import Method, Setting
 from pipeline.methods.registry import build_method
+from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
-from pipeline.models.norms import norm_before
 from pipeline.models.outputs import Outputs
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import build_network
@@ -183,18 +182,16 @@ def _teacher(method: Method, settings: StepSettings) -> Network | None:
 
 def _setting(method: Method, student: Network, teacher: Network | None, settings: StepSettings) -> Setting:
     side = settings.resolution
-    head = None if teacher is None else (teacher.head.weight.detach(), teacher.head.bias.detach())
-    layers = {} if teacher is None else {tap: norm_before(teacher, tap) for tap in method.needs.norms}
     return Setting(
         student_dim=student.embedding_dim,
         num_classes=_NUM_CLASSES,
-        student_maps=map_shapes(student, side) if student.taps else {},
-        teacher_maps=map_shapes(teacher, side) if teacher is not None and teacher.taps else {},
+        student_maps=map_shapes(student, side),
+        teacher_maps={} if teacher is None else map_shapes(teacher, side),
         teacher_dim=None if teacher is None else teacher.embedding_dim,
         class_counts=(_PER_CLASS,) * _NUM_CLASSES,
         micro_batch=settings.batch,
-        head=head,
-        teacher_norms={tap: (layer.weight.detach(), layer.bias.detach()) for tap, layer in layers.items()},
+        head=None if teacher is None else head_values(teacher),
+        teacher_norms={} if teacher is None else {tap: norm_values(teacher, tap) for tap in method.needs.norms},
     )
 
 

@@ -17,8 +17,8 @@ from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.teacher_choice import StoredOutputs, TeacherChoice
 from pipeline.methods.base import Needs, Setting
 from pipeline.methods.registry import build_method
+from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
-from pipeline.models.norms import norm_before
 from pipeline.models.spec import parse_spec
 from pipeline.models.weights import fingerprint_of_weights
 from pipeline.models.zoo import build_network, check_spec
@@ -95,16 +95,6 @@ def build_networks(config: RunConfig, choice: TeacherChoice, *, index: Index, wo
     )
 
 
-def map_shapes(network: Network, resolution: int) -> dict[str, tuple[int, int, int]]:
-    """(C, H, W) of the network's taps for images of this side; runs one blank image through it."""
-    was_training, example = network.training, next(network.parameters())
-    blank = torch.zeros(1, 3, resolution, resolution, device=example.device)
-    with torch.no_grad():
-        features = network.eval()(blank).features
-    network.train(was_training)
-    return {name: tuple(value.shape[1:]) for name, value in features.items()}
-
-
 def preparation(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, memory_format: torch.memory_format
 ) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -137,29 +127,21 @@ def _setting(
     return Setting(
         student_dim=student.embedding_dim,
         num_classes=student.num_classes,
-        student_maps=map_shapes(student, views.resolution) if student.taps else {},
-        teacher_maps=map_shapes(online.network, views.resolution) if online is not None and online.network.taps else {},
+        student_maps=map_shapes(student, views.resolution),
+        teacher_maps={} if online is None else map_shapes(online.network, views.resolution),
         teacher_dim=None if head is None else head[0].shape[1],
         class_counts=tuple(int(count) for count in counts),
         micro_batch=config.optimisation.batch // micro_batches,
         head=head,
-        teacher_norms={} if online is None else {tap: _norm(online.network, tap) for tap in needs.norms},
+        teacher_norms={} if online is None else {tap: norm_values(online.network, tap) for tap in needs.norms},
         seed=config.optimisation.run_seed,
     )
-
-
-def _norm(network: Network, tap: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and shift, (C,) float32 on the CPU, of the BatchNorm before a tap."""
-    layer = norm_before(network, tap)
-    return layer.weight.detach().float().cpu(), layer.bias.detach().float().cpu()
 
 
 def _head(choice: TeacherChoice, online: OnlineViews | None) -> tuple[torch.Tensor, torch.Tensor] | None:
     """The teacher's classifier, (C, D) and (C,) float32 on the CPU, from the network or the store."""
     if online is not None:
-        head = online.network.head
-        bias = torch.zeros(head.out_features) if head.bias is None else head.bias.detach().float().cpu()
-        return head.weight.detach().float().cpu(), bias
+        return head_values(online.network)
     if choice.stored is None or choice.stored.head is None:
         return None
     stored_weight, stored_bias = choice.stored.head

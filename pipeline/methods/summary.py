@@ -4,13 +4,12 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, Setting
 from pipeline.methods.parts import STAGES
 from pipeline.methods.registry import build_method, method_module, method_names
+from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
-from pipeline.models.norms import norm_before
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import build_network
 
@@ -74,31 +73,19 @@ def _summary(name: str, settings: dict[str, Setting], students: dict[str, Networ
 
 
 def _setting(teacher: Network, student: Network) -> Setting:
-    head = teacher.head
-    assert head.bias is not None
     return Setting(
         student_dim=student.embedding_dim,
         num_classes=_CLASSES,
-        student_maps=_maps(student),
-        teacher_maps=_maps(teacher),
+        student_maps=map_shapes(student, _RESOLUTION),
+        teacher_maps=map_shapes(teacher, _RESOLUTION),
         teacher_dim=teacher.embedding_dim,
         class_counts=(1,) * _CLASSES,
         micro_batch=_MICRO_BATCH,
-        head=(head.weight.detach(), head.bias.detach()),
-        teacher_norms={tap: _scale_and_shift(norm_before(teacher, tap)) for tap in _PRE},
+        head=head_values(teacher),
+        teacher_norms={tap: norm_values(teacher, tap) for tap in _PRE},
     )
 
 
 def _network(name: str) -> Network:
     spec = parse_spec(f"{name}@random")
     return build_network(spec, num_classes=_CLASSES, seed=0, taps=(*STAGES, *_PRE), role="student")
-
-
-@torch.no_grad()
-def _maps(network: Network) -> dict[str, tuple[int, int, int]]:
-    features = network.eval()(torch.zeros(1, 3, _RESOLUTION, _RESOLUTION)).features
-    return {name: (value.shape[1], value.shape[2], value.shape[3]) for name, value in features.items()}
-
-
-def _scale_and_shift(layer: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    return layer.weight.detach(), layer.bias.detach()

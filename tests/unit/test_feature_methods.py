@@ -18,8 +18,8 @@ from pipeline.methods.reviewkd import ReviewKD
 from pipeline.methods.semckd import SemCKD
 from pipeline.methods.simkd import SimKD, restore
 from pipeline.models.demo import demo_student, demo_teacher
+from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
-from pipeline.models.norms import norm_before
 from pipeline.models.outputs import Outputs
 
 METHODS = ("at", "fitnet", "ofd", "reviewkd", "semckd", "simkd", "sp", "vid")
@@ -91,24 +91,19 @@ def networks(method: Method) -> tuple[nn.Module, Network]:
     student = Network(demo_student(num_classes=CLASSES), taps=sorted(needs.student))
     maps = needs.teacher - {"logits", "embedding", "head"}
     teacher = Network(demo_teacher(num_classes=CLASSES), taps=sorted(maps)).requires_grad_(False)
-    blank = torch.zeros(2, 3, 64, 64)
     method.build(
         Setting(
             student_dim=student.embedding_dim,
             teacher_dim=teacher.embedding_dim,
             num_classes=CLASSES,
-            student_maps={k: tuple(v.shape[1:]) for k, v in student(blank).features.items()},
-            teacher_maps={k: tuple(v.shape[1:]) for k, v in teacher(blank).features.items()},
+            student_maps=map_shapes(student, 64),
+            teacher_maps=map_shapes(teacher, 64),
             micro_batch=BATCH,
-            head=(teacher.head.weight.detach(), teacher.head.bias.detach()),
-            teacher_norms={tap: _values(norm_before(teacher, tap)) for tap in needs.norms},
+            head=head_values(teacher),
+            teacher_norms={tap: norm_values(teacher, tap) for tap in needs.norms},
         )
     )
     return method.student_network(student), teacher
-
-
-def _values(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    return norm.weight.detach(), norm.bias.detach()
 
 
 @pytest.fixture
