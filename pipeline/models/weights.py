@@ -21,6 +21,7 @@ State = Mapping[str, Tensor]
 _WRAPPERS = ("model", "state_dict", "student", "model_state_dict", "module")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "student.")
 _SHOWN = 4
+_OF_SIMKD = {"scale", "projector.0.weight", "head.weight"}
 # DenseNet files from before torchvision 0.3 have "norm.1.weight" for "norm1.weight"
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
 
@@ -168,11 +169,15 @@ def _other_shapes(state: State, own: State) -> list[str]:
 
 def _misfit(name: str, missing: list[str], extra: list[str], shapes: list[str]) -> ConfigError:
     differing = f"  of another shape: {_shortened(shapes)}\n" if shapes else ""
+    remedy = "Give the file that belongs to this model."
+    if set(extra) >= _OF_SIMKD:
+        remedy = "It is a SimKD student, with its projector and its teacher's classifier: read it with"
+        remedy += " pipeline.methods.simkd.restore(NETWORK, STATE)."
     return ConfigError(
         f"weights must have exactly the layers of the network: those of {name} do not fit.\n"
         f"  in the network, not in the weights: {_shortened(missing)}\n"
         f"  in the weights, not in the network: {_shortened(extra)}\n"
-        f"{differing}Give the file that belongs to this model."
+        f"{differing}{remedy}"
     )
 
 

@@ -21,6 +21,7 @@ from pipeline.models.demo import demo_student, demo_teacher
 from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
+from pipeline.models.weights import load_state
 
 METHODS = ("at", "fitnet", "ofd", "reviewkd", "semckd", "simkd", "sp", "vid")
 SIDES = (56, 28, 14, 7)
@@ -192,6 +193,9 @@ def test_simkds_saved_student_comes_back(images: Tensor, tmp_path: Path) -> None
     fresh = Network(demo_student(num_classes=CLASSES), taps=("stage4",))
     restored = restore(fresh, torch.load(tmp_path / "student.pt", weights_only=True))
     torch.testing.assert_close(restored(images).logits, expected)
+    plain = Network(demo_student(num_classes=CLASSES))
+    with pytest.raises(ConfigError, match=r"SimKD student.*\n?.*simkd\.restore"):
+        load_state(plain.model, student.model.state_dict(), name="demo_student@student.pt", head=plain.head_path)
 
 
 def test_simkd_refuses_a_head_that_is_not_on_the_last_map() -> None:
