@@ -19,6 +19,8 @@ from pipeline.kernels import dkd, kl, topk_kl, zscore_kl
 
 Loss = Callable[["Inputs"], torch.Tensor]
 
+_LOOP_ELEMENTS = 2_000_000_000  # B tensors of B x C that the loop's backward pass fills; more take minutes a step
+
 
 @dataclass(frozen=True)
 class KernelSettings:
@@ -103,13 +105,19 @@ def step(loss: Loss, inputs: Inputs) -> None:
 
 
 def seed_loop(inputs: Inputs) -> torch.Tensor:
-    """CTKD's README: one sample after the other, its temperature taken from the batch's."""
+    """The instance-wise loss as CTKD's README has it, which takes one sample after the other out of the batch.
+
+    With its function for one sample as published in the authors' issue 13. The backward pass of each `[i]` fills a
+    tensor of the whole batch's size.
+    """
+    rows = inputs.temperature.shape[0]
     total: torch.Tensor | float = 0.0
-    for student, teacher, temperature in zip(inputs.student, inputs.teacher, inputs.temperature, strict=True):
-        target = torch.softmax(teacher / temperature, 0) + kl.CTKD_EPS
-        log_student = torch.log_softmax(student / temperature, 0)
-        total = total + temperature * temperature * kl_div(log_student, target, reduction="sum")
-    return torch.as_tensor(total / len(inputs.student))
+    for i in range(rows):
+        student, teacher, temperature = inputs.student[i], inputs.teacher[i], inputs.temperature[i]
+        log_q = torch.log_softmax(student.unsqueeze(0) / temperature, 1)
+        p = torch.softmax(teacher.unsqueeze(0) / temperature, 1) + kl.CTKD_EPS
+        total = total + temperature * temperature * torch.sum(p * (p.log() - log_q))
+    return torch.as_tensor(total / rows)
 
 
 def _batched(inputs: Inputs) -> torch.Tensor:
@@ -155,10 +163,12 @@ _PLAIN: dict[str, Loss] = {
 }
 
 
-def _rivals(settings: KernelSettings, loss: str) -> Iterator[tuple[str, Loss]]:
+def _rivals(settings: KernelSettings, loss: str, logits_BC: torch.Tensor) -> Iterator[tuple[str, Loss]]:
     available: dict[str, Loss] = {"eager": _PLAIN[loss], "compiled": torch.compile(_PLAIN[loss], dynamic=False)}
     if loss == "kl":
-        available |= {"loop": seed_loop, "scalar": _scalar}
+        available |= {"scalar": _scalar}
+        if len(logits_BC) * logits_BC.numel() <= _LOOP_ELEMENTS:
+            available["loop"] = seed_loop
         if settings.device == "cuda" and find_spec("liger_kernel") is not None:
             available["liger"] = _liger
     yield from ((name, available[name]) for name in settings.rivals if name in available)
@@ -174,7 +184,7 @@ def _measure(
 ) -> None:
     ours = _FUSED[loss]
     figures.memory.append(peak_of(f"{name}: fused", lambda: step(ours, inputs), inputs.student))
-    for rival, theirs in _rivals(settings, loss):
+    for rival, theirs in _rivals(settings, loss, inputs.student):
         rate = _rates(settings, inputs, ours, theirs)
         pairs = alternate(f"{name} / {rival}", "steps/s", *rate, settings.repeats, say)
         figures.pairs.append(pairs)

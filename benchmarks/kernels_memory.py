@@ -31,6 +31,7 @@ class Peak:
 def peak_of(name: str, step: Callable[[], None], logits_BC: torch.Tensor) -> Peak:
     """Of a step in a fresh thread, whose scratch memory from earlier calls is not there: all of it is counted."""
     step()  # compilation, workspaces of libraries
+    logits_BC.grad = None  # freed inside the measured step, it would count as less than nothing
     found: list[int] = []
     measure = _cuda_peak if logits_BC.is_cuda else _processor_peak
     worker = threading.Thread(target=lambda: found.append(measure(step)))
