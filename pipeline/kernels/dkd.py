@@ -13,14 +13,12 @@ from torch.nn.functional import logsigmoid
 from pipeline.kernels.dispatch import use_triton
 from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.rows import (
-    column,
+    blocks,
     divergence,
+    inverse,
     mean_of_rows,
     rows_of_block,
-    scratch,
     soften,
-    split,
-    teacher_side,
     wants_gradient,
     working_dtype,
 )
@@ -122,15 +120,14 @@ def _differentiate(
     weights: Weights,
 ) -> Differentiated:
     dtype = working_dtype(student_BC, teacher_BC)
-    temperature_B1 = column(temperature, student_BC, dtype)
+    inverse_B1 = inverse(temperature, student_BC, dtype)
     gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
     values, brackets = [], []
-    rows, inputs = rows_of_block(student_BC), (student_BC, teacher_BC, gradient_BC, labels_B[:, None])
-    blocks = zip(*(tensor.split(rows) for tensor in inputs), strict=True)
-    for (student_RC, teacher_RC, a_RC, labels_R1), of_rows in zip(blocks, split(temperature_B1, rows), strict=False):
-        b_RC, *more = scratch(a_RC, 4 if weights.moments else 3)
-        label_s_R1 = _scaled_others(student_RC, labels_R1, of_rows, a_RC)
-        label_t_R1 = _scaled_others(teacher_RC, labels_R1, of_rows, b_RC)
+    tensors = (gradient_BC, student_BC, teacher_BC, labels_B[:, None], inverse_B1)
+    for block, (b_RC, *more) in blocks(tensors, rows_of_block(student_BC), 4 if weights.moments else 3):
+        a_RC, student_RC, teacher_RC, labels_R1, inverse_R1 = block
+        label_s_R1 = _scaled_others(student_RC, labels_R1, inverse_R1, a_RC)
+        label_t_R1 = _scaled_others(teacher_RC, labels_R1, inverse_R1, b_RC)
         value_R, bracket_R = _rows(a_RC, b_RC, more, (label_s_R1, label_t_R1, labels_R1), weights)
         values.append(value_R)
         brackets.append(bracket_R)
@@ -139,14 +136,14 @@ def _differentiate(
 
 
 def _scaled_others(
-    logits_RC: torch.Tensor, labels_R1: torch.Tensor, temperature: torch.Tensor | float, out: torch.Tensor
+    logits_RC: torch.Tensor, labels_R1: torch.Tensor, inverse_R1: torch.Tensor, out: torch.Tensor
 ) -> torch.Tensor:
     """(z - greatest of the others) / T to `out`, the label far below; and the label's own, (R, 1)."""
     label_R1 = logits_RC.gather(1, labels_R1).to(out.dtype)
     out.copy_(logits_RC).scatter_(1, labels_R1, _FAR_BELOW)
     greatest_R1 = out.amax(1, keepdim=True)
-    out.sub_(greatest_R1).div_(temperature)
-    return (label_R1 - greatest_R1) / temperature
+    out.sub_(greatest_R1).mul_(inverse_R1)
+    return (label_R1 - greatest_R1) * inverse_R1
 
 
 def _rows(
@@ -162,24 +159,21 @@ def _rows(
     beta (q - p) - alpha e q for the others.
     """
     label_s_R1, label_t_R1, labels_R1 = labels
-    p_RC, kept_RC = more[0], more[1]
+    p_RC, share_RC, *x_RC = more
     if weights.moments:
-        kept_RC.copy_(b_RC)
         student_mean_R1 = (torch.softmax(a_RC, 1, out=p_RC).mul_(a_RC)).sum(1, keepdim=True)
-    soft = soften(a_RC, b_RC, p_RC)
-    teacher = teacher_side(kept_RC, soft.p_RC, more[2]) if weights.moments else None
+    soft = soften(a_RC, b_RC, p_RC, *x_RC)
     normaliser_t_R1, normaliser_s_R1 = soft.log_normalisers()
     shift_R1 = (label_s_R1 - label_t_R1) - (normaliser_s_R1 - normaliser_t_R1)
     tckd = _bernoulli(label_t_R1 - normaliser_t_R1, label_s_R1 - normaliser_s_R1, shift_R1)
-    # without moments `kept_RC` is free
-    share_RC = torch.mul(soft.q_RC, weights.alpha * tckd.error_R1, out=None if weights.moments else kept_RC)
+    torch.mul(soft.q_RC, weights.alpha * tckd.error_R1, out=share_RC)
     difference_RC = soft.q_RC.sub_(soft.p_RC)
-    nckd = divergence(soft.p_RC, soft.x_RC, difference_RC, teacher)
+    nckd = divergence(soft.p_RC, soft.x_RC, difference_RC, soft.teacher)
     difference_RC.mul_(weights.beta).sub_(share_RC).scatter_(1, labels_R1, weights.alpha * tckd.error_R1)
     value_R = weights.alpha * tckd.value_R1[:, 0] + weights.beta * nckd.value_R
-    if teacher is None or nckd.bracket_R is None:
+    if soft.teacher is None or nckd.bracket_R is None:
         return value_R, None
-    slope_t_R1 = label_t_R1 - teacher.mean_R.unsqueeze(1)  # -T du_t/dT
+    slope_t_R1 = label_t_R1 - soft.teacher.mean_R.unsqueeze(1)  # -T du_t/dT
     slope_s_R1 = label_s_R1 - student_mean_R1
     tckd_R1 = 2 * tckd.value_R1 + tckd.teacher_slope_R1 * slope_t_R1 - tckd.error_R1 * slope_s_R1
     return value_R, weights.alpha * tckd_R1[:, 0] + weights.beta * nckd.bracket_R

@@ -14,15 +14,13 @@ from pipeline.kernels.rows import (
     Divergence,
     Softened,
     Surplus,
-    column,
+    blocks,
     divergence,
+    inverse,
     mean_of_rows,
     rows_of_block,
     scaled_logits,
-    scratch,
     soften,
-    split,
-    teacher_side,
     wants_gradient,
     working_dtype,
 )
@@ -95,52 +93,54 @@ def _differentiate(
     student_BC: torch.Tensor, teacher_BC: torch.Tensor, temperature: float | torch.Tensor, eps: float, *, moments: bool
 ) -> Differentiated:
     dtype = working_dtype(student_BC, teacher_BC)
-    temperature_B1 = column(temperature, student_BC, dtype)
+    inverse_B1 = inverse(temperature, student_BC, dtype)
     gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
     # scratch and the returned gradient stay below two buffers of the logits' size
-    rows, parts = rows_of_block(student_BC, least=5 if moments or eps else 3), []
-    blocks = zip(*(tensor.split(rows) for tensor in (student_BC, teacher_BC, gradient_BC)), strict=True)
-    for (student_RC, teacher_RC, a_RC), of_rows in zip(blocks, split(temperature_B1, rows), strict=False):
-        b_RC, p_RC, *more = scratch(a_RC, 4 if moments or eps else 2)
-        scaled_logits(student_RC, of_rows, a_RC)
-        scaled_logits(teacher_RC, of_rows, b_RC)
-        part = _shifted(a_RC, b_RC, p_RC, more, eps, moments) if eps else _plain(a_RC, b_RC, p_RC, more)
-        parts.append(part)
+    buffers = 4 if eps else 3 if moments else 2
+    rows, parts = rows_of_block(student_BC, least=buffers + 1), []
+    tensors = (gradient_BC, student_BC, teacher_BC, inverse_B1)
+    for (a_RC, student_RC, teacher_RC, inverse_R1), work in blocks(tensors, rows, buffers):
+        scaled_logits(student_RC, inverse_R1, a_RC)
+        scaled_logits(teacher_RC, inverse_R1, work[0])
+        parts.append(_shifted(a_RC, *work, eps=eps, moments=moments) if eps else _plain(a_RC, *work))
     value_B = torch.cat([part.value_R for part in parts])
     brackets = [part.bracket_R for part in parts if part.bracket_R is not None]
     bracket_B = torch.cat(brackets) if brackets else None
     return mean_of_rows(value_B, bracket_B, gradient_BC, temperature)
 
 
-def _plain(a_RC: torch.Tensor, b_RC: torch.Tensor, p_RC: torch.Tensor, more: list[torch.Tensor]) -> Divergence:
-    kept = more[0].copy_(b_RC) if more else None
-    soft = soften(a_RC, b_RC, p_RC)
-    teacher = None if kept is None else teacher_side(kept, soft.p_RC, more[1])
-    return divergence(soft.p_RC, soft.x_RC, soft.q_RC.sub_(soft.p_RC), teacher)
+def _plain(a_RC: torch.Tensor, b_RC: torch.Tensor, p_RC: torch.Tensor, x_RC: torch.Tensor | None = None) -> Divergence:
+    soft = soften(a_RC, b_RC, p_RC, x_RC)
+    return divergence(soft.p_RC, soft.x_RC, soft.q_RC.sub_(soft.p_RC), soft.teacher)
 
 
 def _shifted(
-    a_RC: torch.Tensor, b_RC: torch.Tensor, p_RC: torch.Tensor, more: list[torch.Tensor], eps: float, moments: bool
+    a_RC: torch.Tensor,
+    b_RC: torch.Tensor,
+    p_RC: torch.Tensor,
+    x_RC: torch.Tensor,
+    work_RC: torch.Tensor,
+    *,
+    eps: float,
+    moments: bool,
 ) -> Divergence:
     """With r = p + eps in the place of p; r sums to 1 + extra, extra = C eps, and so does (1 + extra) q.
 
     y = log(r / q) = x + s with s = log(r / p). The temperature moves p, not eps, hence the corrections of the bracket.
     """
     extra = eps * a_RC.shape[1]
-    kept_RC, work_RC = more[0].copy_(b_RC), more[1]
-    soft = soften(a_RC, b_RC, p_RC)
-    teacher = teacher_side(kept_RC, soft.p_RC, work_RC) if moments else None
-    shift_RC = _shift(soft, kept_RC, eps, work_RC)
+    soft = soften(a_RC, b_RC, p_RC, x_RC)
+    shift_RC = _shift(soft, b_RC, eps, work_RC)
     y_RC = soft.x_RC.add_(shift_RC)
     r_RC = soft.p_RC.add_(eps)
-    if teacher is None:
+    if not moments or soft.teacher is None:
         difference_RC = soft.q_RC.mul_(1 + extra).sub_(r_RC)
         return divergence(r_RC, y_RC, difference_RC, surplus=Surplus(extra, None))
-    centred_RC = kept_RC - teacher.mean_R.unsqueeze(1)
+    centred_RC = b_RC - soft.teacher.mean_R.unsqueeze(1)
     surplus = Surplus(extra, extra * (2 + (soft.q_RC * (y_RC - centred_RC)).sum(1)))
     difference_RC = soft.q_RC.mul_(1 + extra).sub_(r_RC)
     correction_R = eps * centred_RC.mul_(y_RC).sum(1) - shift_RC.mul_(difference_RC).sum(1)
-    found = divergence(r_RC, y_RC, difference_RC, teacher, surplus)
+    found = divergence(r_RC, y_RC, difference_RC, soft.teacher, surplus)
     assert found.bracket_R is not None
     return Divergence(found.value_R, found.bracket_R + correction_R)
 

@@ -33,7 +33,7 @@ def triton_dkd(
     one_pass: int = ONE_PASS,
 ) -> torch.Tensor:
     """`dkd` for float32, float16 and bfloat16 logits; rows of more than `one_pass` classes go in pieces."""
-    torch_rows.column(temperature, student_logits_BC, torch.float32)  # refuses a wrong shape
+    torch_rows.check_temperature(temperature, student_logits_BC)
     moments = torch_rows.wants_gradient(temperature)
     with torch.no_grad():
         tensor, number = of_rows(temperature)

@@ -54,7 +54,7 @@ def _run(
     *,
     standard: bool,
 ) -> torch.Tensor:
-    torch_rows.column(temperature, student_BC, torch.float32)  # refuses a wrong shape
+    torch_rows.check_temperature(temperature, student_BC)
     moments = torch_rows.wants_gradient(temperature)
     with torch.no_grad():
         tensor, number = of_rows(temperature)

@@ -11,15 +11,13 @@ from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.kl import reference as kl_reference
 from pipeline.kernels.rows import (
     DEVIATION_EPS,
-    column,
+    blocks,
     divergence,
+    inverse,
     mean_of_rows,
     rows_of_block,
     scaled_logits,
-    scratch,
     soften,
-    split,
-    teacher_side,
     wants_gradient,
     working_dtype,
 )
@@ -75,20 +73,17 @@ def _differentiate(
     student_BC: torch.Tensor, teacher_BC: torch.Tensor, temperature: float | torch.Tensor, *, moments: bool
 ) -> Differentiated:
     dtype = working_dtype(student_BC, teacher_BC)
-    temperature_B1 = column(temperature, student_BC, dtype)
+    inverse_B1 = inverse(temperature, student_BC, dtype)
     gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
-    rows, parts = rows_of_block(student_BC), []
-    blocks = zip(*(tensor.split(rows) for tensor in (student_BC, teacher_BC, gradient_BC)), strict=True)
-    for (student_RC, teacher_RC, a_RC), of_rows in zip(blocks, split(temperature_B1, rows), strict=False):
-        b_RC, p_RC, *more = scratch(a_RC, 4 if moments else 2)
-        scaled_logits(_standardise(teacher_RC, b_RC)[0], of_rows, b_RC)
+    parts, tensors = [], (gradient_BC, student_BC, teacher_BC, inverse_B1)
+    for block, (b_RC, p_RC, *more) in blocks(tensors, rows_of_block(student_BC), 3 if moments else 2):
+        a_RC, student_RC, teacher_RC, inverse_R1 = block
+        scaled_logits(_standardise(teacher_RC, b_RC)[0], inverse_R1, b_RC)
         _, deviation_R1 = _standardise(student_RC, a_RC)
-        scaled_logits(a_RC, of_rows, a_RC)
-        kept = more[0].copy_(b_RC) if more else None
-        soft = soften(a_RC, b_RC, p_RC)
-        teacher = None if kept is None else teacher_side(kept, soft.p_RC, more[1])
+        scaled_logits(a_RC, inverse_R1, a_RC)
+        soft = soften(a_RC, b_RC, p_RC, *more)
         difference_RC = soft.q_RC.sub_(soft.p_RC)
-        parts.append(divergence(soft.p_RC, soft.x_RC, difference_RC, teacher))
+        parts.append(divergence(soft.p_RC, soft.x_RC, difference_RC, soft.teacher))
         standard_RC, _ = _standardise(student_RC, b_RC)
         _through_standardisation(difference_RC, standard_RC, deviation_R1, p_RC)
     brackets = [part.bracket_R for part in parts if part.bracket_R is not None]
@@ -100,7 +95,7 @@ def _standardise(logits_RC: torch.Tensor, out: torch.Tensor) -> tuple[torch.Tens
     """Standard scores in `out`, and the deviation (R, 1)."""
     torch.sub(logits_RC, logits_RC.mean(1, keepdim=True, dtype=out.dtype), out=out)
     deviation_R1 = torch.linalg.vector_norm(out, dim=1, keepdim=True).div_((out.shape[1] - 1) ** 0.5)
-    return out.div_(deviation_R1 + DEVIATION_EPS), deviation_R1
+    return out.mul_((deviation_R1 + DEVIATION_EPS).reciprocal_()), deviation_R1
 
 
 def _through_standardisation(
@@ -113,4 +108,4 @@ def _through_standardisation(
     classes, shifted_R1 = gradient_RC.shape[1], deviation_R1 + DEVIATION_EPS
     along_R1 = torch.mul(gradient_RC, standard_RC, out=work_RC).sum(1, keepdim=True)
     along_R1.mul_(shifted_R1 / (deviation_R1.clamp_min(torch.finfo(deviation_R1.dtype).tiny) * (classes - 1)))
-    gradient_RC.sub_(standard_RC.mul_(along_R1)).sub_(gradient_RC.mean(1, keepdim=True)).div_(shifted_R1)
+    gradient_RC.sub_(standard_RC.mul_(along_R1)).sub_(gradient_RC.mean(1, keepdim=True)).mul_(shifted_R1.reciprocal_())
