@@ -8,6 +8,6 @@ _TRITON = find_spec("triton") is not None
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def use_triton(student_logits_BC: torch.Tensor) -> bool:
-    """Whether these logits go to a Triton kernel: on CUDA, of a type that float32 arithmetic is right for."""
-    return _TRITON and student_logits_BC.is_cuda and student_logits_BC.dtype in _TYPES
+def use_triton(*logits: torch.Tensor) -> bool:
+    """Whether these logits go to a Triton kernel: on CUDA, of types that float32 arithmetic is right for."""
+    return _TRITON and all(each.is_cuda and each.dtype in _TYPES for each in logits)

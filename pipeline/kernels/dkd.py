@@ -14,6 +14,7 @@ from pipeline.kernels.dispatch import use_triton
 from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.rows import (
     blocks,
+    check_rows,
     divergence,
     inverse,
     mean_of_rows,
@@ -43,14 +44,19 @@ def dkd(
     Args:
         student_logits_BC: logits of any floating type.
         teacher_logits_BC: logits of any floating type.
-        labels_B: int64.
+        labels_B: int64; on CUDA one that is no class makes the loss NaN.
         temperature: a number, or a tensor with one element or one for each sample; gradient reaches a tensor that asks
             for it, the factor T^2 included.
         alpha: weight of TCKD.
         beta: weight of NCKD.
+
+    Raises:
+        ValueError: no rows; another shape or device than the student's.
     """
     inputs = (student_logits_BC, teacher_logits_BC, labels_B, temperature)
-    if use_triton(student_logits_BC):
+    shape = tuple(student_logits_BC.shape)
+    check_rows(student_logits_BC, temperature, teacher=(teacher_logits_BC, shape), labels=(labels_B, shape[:1]))
+    if use_triton(student_logits_BC, teacher_logits_BC):
         from pipeline.kernels.triton_dkd import triton_dkd  # optional package
 
         return triton_dkd(*inputs, alpha=alpha, beta=beta)

@@ -1,8 +1,8 @@
 """Losses whose gradient is formed together with their value.
 
 A fused loss computes its value and its gradients at once, while the logits are at hand; `with_gradient` ties them to
-autograd. The backward pass is then one multiplication by the incoming gradient, without synchronisation; in place on
-processors, unless the graph is kept for a second pass.
+autograd. The backward pass is then one multiplication by the incoming gradient, without synchronisation; in place,
+unless the graph is kept for a second pass. There is no second derivative: asking for one is an error.
 """
 
 from collections.abc import Callable
@@ -57,11 +57,14 @@ class _GivenGradient(torch.autograd.Function):
         ctx.save_for_backward(gradient_BC, scale_B1, temperature_gradient)
         ctx.student_dtype = student_BC.dtype
         ctx.temperature_dtype = None if temperature is None else temperature.dtype
-        return loss.view_as(loss)
+        ctx.mark_dirty(loss)  # the loss itself is returned, neither copied nor a view that `+=` would refuse
+        return loss
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, incoming: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # once_differentiable says so only where the incoming gradient wants a gradient too
+            raise RuntimeError("a fused loss has no second derivative (create_graph=True): use its `reference`")
         gradient_BC, scale_B1, temperature_gradient = ctx.saved_tensors
         student = temperature = None
         if ctx.needs_input_grad[0]:
@@ -74,16 +77,15 @@ class _GivenGradient(torch.autograd.Function):
 
 def _product(gradient_BC: torch.Tensor, factor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Multiplied in the gradient's precision, then rounded, in one pass: a loss scale comes before half precision."""
-    if dtype != gradient_BC.dtype:
+    if dtype != gradient_BC.dtype and gradient_BC.is_cuda:
         return torch.mul(gradient_BC, factor, out=torch.empty_like(gradient_BC, dtype=dtype))
-    if gradient_BC.device.type == "cpu" and _used_once():
-        return gradient_BC.mul_(factor)  # fresh pages would cost ten times the multiplication
-    return gradient_BC * factor
+    # fresh memory is a buffer more, and on processors ten times the multiplication
+    return (gradient_BC.mul_(factor) if _used_once(factor) else gradient_BC * factor).to(dtype)
 
 
-def _used_once() -> bool:
-    """Whether this backward pass is the only reader of what the forward pass saved."""
-    if torch.compiler.is_compiling() or _keeps_graph is None:
+def _used_once(factor: torch.Tensor) -> bool:
+    """Whether this backward pass is the only reader of what the forward pass saved; not with a batch of factors."""
+    if torch.compiler.is_compiling() or _keeps_graph is None or torch._C._functorch.is_legacy_batchedtensor(factor):
         return False
     return not _keeps_graph()
 

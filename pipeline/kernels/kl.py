@@ -15,6 +15,7 @@ from pipeline.kernels.rows import (
     Softened,
     Surplus,
     blocks,
+    check_rows,
     divergence,
     inverse,
     mean_of_rows,
@@ -47,8 +48,12 @@ def kl(
             tensor that asks for it, the factor T^2 included.
         eps: added to each teacher probability, without normalising again: CTKD_EPS gives the instance-wise loss of
             CTKD's README.
+
+    Raises:
+        ValueError: no rows; another shape or device than the student's.
     """
-    if use_triton(student_logits_BC):
+    check_rows(student_logits_BC, temperature, teacher=(teacher_logits_BC, tuple(student_logits_BC.shape)))
+    if use_triton(student_logits_BC, teacher_logits_BC):
         from pipeline.kernels.triton_kl import triton_kl  # optional package
 
         return triton_kl(student_logits_BC, teacher_logits_BC, temperature, eps=eps)

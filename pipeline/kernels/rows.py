@@ -77,27 +77,42 @@ def scratch(like_RC: torch.Tensor, count: int) -> list[torch.Tensor]:
     return list(flat[:elements].view(count, *like_RC.shape).unbind())
 
 
-def check_temperature(temperature: float | torch.Tensor, logits_BC: torch.Tensor) -> None:
-    """Refuse a tensor that is neither a scalar nor has an element for each row.
+def check_rows(
+    student_BC: torch.Tensor, temperature: float | torch.Tensor = 1.0, **others: tuple[torch.Tensor, tuple[int, ...]]
+) -> None:
+    """Refuse what cannot be compared, before a kernel reads past its end; without a look at the device's values.
+
+    Args:
+        student_BC: the student's logits.
+        temperature: a number or a tensor.
+        others: name = (tensor, the shape it must have).
 
     Raises:
-        ValueError: it is.
+        ValueError: no rows; another shape, or another device than the student's logits.
     """
-    if isinstance(temperature, torch.Tensor) and temperature.numel() not in (1, len(logits_BC)):
+    if student_BC.ndim != 2 or student_BC.shape[0] == 0:
         raise ValueError(
-            "a temperature is a number, one element, or one for each row of the logits\n"
-            f"    temperature: {tuple(temperature.shape)}\n"
-            f"    logits:      {tuple(logits_BC.shape)}"
+            f"logits are a row of classes for each sample, of one sample or more: {tuple(student_BC.shape)}"
         )
+    rows = student_BC.shape[0]
+    if isinstance(temperature, torch.Tensor):
+        if temperature.numel() not in (1, rows):
+            raise ValueError(
+                "a temperature is a number, one element, or one for each row of the logits\n"
+                f"    temperature: {tuple(temperature.shape)}\n"
+                f"    logits:      {tuple(student_BC.shape)}"
+            )
+        others["temperature"] = temperature, tuple(temperature.shape)
+    for name, (tensor, shape) in others.items():
+        if tuple(tensor.shape) != shape or tensor.device != student_BC.device:
+            raise ValueError(
+                f"{name}: a loss needs shape {shape} on {student_BC.device}, where the student's logits are\n"
+                f"    given: {tuple(tensor.shape)} on {tensor.device}"
+            )
 
 
 def inverse(temperature: float | torch.Tensor, logits_BC: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """1 / T for each row, (B, 1): on processors a multiplication takes a third of a division's time.
-
-    Raises:
-        ValueError: a tensor that is neither a scalar nor has an element for each row.
-    """
-    check_temperature(temperature, logits_BC)
+    """1 / T for each row, (B, 1): on processors a multiplication takes a third of a division's time."""
     if not isinstance(temperature, torch.Tensor):
         return logits_BC.new_full((1, 1), 1 / temperature, dtype=dtype).expand(len(logits_BC), 1)
     return temperature.detach().to(dtype).reciprocal().reshape(-1, 1).expand(len(logits_BC), 1)

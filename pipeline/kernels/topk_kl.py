@@ -11,7 +11,7 @@ import torch
 
 from pipeline.kernels.dispatch import use_triton
 from pipeline.kernels.gradient import Differentiated, with_gradient
-from pipeline.kernels.rows import LEAST_TAIL, rows_of_block, working_dtype
+from pipeline.kernels.rows import LEAST_TAIL, check_rows, rows_of_block, working_dtype
 
 
 def topk_kl(
@@ -31,8 +31,19 @@ def topk_kl(
         values_BK: the teacher's logits of the kept classes.
         logsumexp_B: log sum exp over all of the teacher's logits.
         tail_mass_B: the probability of all other classes together; ignored where k is C.
+
+    Raises:
+        ValueError: no rows; another shape or device than the student's.
     """
-    if use_triton(student_logits_BC):
+    rows, kept = student_logits_BC.shape[0], tuple(indices_BK.shape)
+    check_rows(
+        student_logits_BC,
+        indices=(indices_BK, (rows, *kept[1:])),
+        values=(values_BK, kept),
+        logsumexp=(logsumexp_B, (rows,)),
+        tail_mass=(tail_mass_B, (rows,)),
+    )
+    if use_triton(student_logits_BC, values_BK):
         from pipeline.kernels.triton_topk_kl import triton_topk_kl  # optional package
 
         return triton_topk_kl(student_logits_BC, indices_BK, values_BK, logsumexp_B, tail_mass_B)

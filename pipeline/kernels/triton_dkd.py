@@ -33,7 +33,6 @@ def triton_dkd(
     one_pass: int = ONE_PASS,
 ) -> torch.Tensor:
     """`dkd` for float32, float16 and bfloat16 logits; rows of more than `one_pass` classes go in pieces."""
-    torch_rows.check_temperature(temperature, student_logits_BC)
     moments = torch_rows.wants_gradient(temperature)
     with torch.no_grad():
         tensor, number = of_rows(temperature)
@@ -55,30 +54,31 @@ def _operator(
     moments: bool,
     one_pass: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Batch mean; gradient by the student's logits; each row's derivative by its temperature (empty if not wanted)."""
+    """Batch mean, and its gradients by the student's logits and by each row's temperature (empty if not wanted)."""
     rows, classes = student_BC.shape
     mean, gradient_BC, slopes_B = outputs(student_BC, moments)
     losses_B = torch.empty(rows, dtype=torch.float32, device=student_BC.device)
-    _kernel[(rows,)](
-        student_BC,
-        teacher_BC,
-        labels_B,
-        losses_B if temperature is None else temperature,
-        number,
-        gradient_BC,
-        slopes_B if moments else losses_B,
-        losses_B,
-        mean,
-        counter_of(student_BC),
-        rows,
-        classes,
-        alpha,
-        beta,
-        STRIDE_T=-1 if temperature is None else int(temperature.numel() > 1),
-        MOMENTS=moments,
-        LANES=mean_lanes(rows),
-        **launch_options(classes, one_pass),
-    )
+    with torch.cuda.device_of(student_BC):
+        _kernel[(rows,)](
+            student_BC,
+            teacher_BC,
+            labels_B,
+            losses_B if temperature is None else temperature,
+            number,
+            gradient_BC,
+            slopes_B if moments else losses_B,
+            losses_B,
+            mean,
+            counter_of(student_BC),
+            rows,
+            classes,
+            alpha,
+            beta,
+            STRIDE_T=-1 if temperature is None else int(temperature.numel() > 1),
+            MOMENTS=moments,
+            LANES=mean_lanes(rows),
+            **launch_options(classes, one_pass),
+        )
     return mean, gradient_BC, slopes_B
 
 
@@ -122,9 +122,9 @@ def _bernoulli(odds_t, odds_s, shift):
 
 
 @triton.jit
-def _mixed(difference, s, greatest, total, temperature, at, label, error, alpha, beta):
+def _mixed(difference, s, greatest, total, inverse, at, label, error, alpha, beta):
     """Gradient by the scaled logits: alpha e for the label, beta (q - p) - alpha e q for the others."""
-    q = tl.exp(tl.where(at == label, 0.0, (s - greatest) / temperature)) / total
+    q = tl.exp(tl.where(at == label, 0.0, (s - greatest) * inverse)) / total
     return tl.where(at == label, alpha * error, beta * difference - alpha * error * q)
 
 
@@ -147,39 +147,43 @@ def _kernel(
     STRIDE_T: tl.constexpr,
     MOMENTS: tl.constexpr,
     LANES: tl.constexpr,
+    ALIGN: tl.constexpr,
     BLOCK: tl.constexpr,
     ONE_PASS: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
+    classes = classes // ALIGN * ALIGN  # the same number, and the compiler knows by what it divides
     temperature = number
     if STRIDE_T >= 0:
         temperature = tl.load(temperatures + row * STRIDE_T)
+    inverse = 1 / temperature
+    factor = temperature / rows
     student += row * classes
     teacher += row * classes
     gradient += row * classes
     label = tl.load(labels + row)
-    label_s = tl.load(student + label).to(tl.float32)
-    label_t = tl.load(teacher + label).to(tl.float32)
+    a_class = (label >= 0) & (label < classes)
+    label_s = tl.load(student + label, mask=a_class, other=float("nan")).to(tl.float32)
+    label_t = tl.load(teacher + label, mask=a_class, other=float("nan")).to(tl.float32)
     at = tl.arange(0, BLOCK)
     valid = (at < classes) & (at != label)
     if ONE_PASS:
-        s = load_row(student, at, valid)
-        t = load_row(teacher, at, valid)
-        greatest_s, total_s, mean_s = whole(s, valid, temperature)
-        greatest_t, total_t, mean_t = whole(t, valid, temperature)
+        s = load_row(student, at, at < classes)
+        t = load_row(teacher, at, at < classes)
+        greatest_s, total_s, mean_s = whole(s, valid, inverse)
+        greatest_t, total_t, mean_t = whole(t, valid, inverse)
     else:
-        greatest_s, total_s, mean_s = pieces(student, classes, label, 0.0, 1.0, temperature, BLOCK)
-        greatest_t, total_t, mean_t = pieces(teacher, classes, label, 0.0, 1.0, temperature, BLOCK)
-    label_s = (label_s - greatest_s) / temperature
-    label_t = (label_t - greatest_t) / temperature
+        greatest_s, total_s, mean_s = pieces(student, classes, label, 0.0, 1.0, inverse, BLOCK)
+        greatest_t, total_t, mean_t = pieces(teacher, classes, label, 0.0, 1.0, inverse, BLOCK)
+    label_s = (label_s - greatest_s) * inverse
+    label_t = (label_t - greatest_t) * inverse
     shift = label_s - label_t - tl.log(total_s / total_t)
     tckd, error, slope_t = _bernoulli(label_t - tl.log(total_t), label_s - tl.log(total_s), shift)
     stats_s = (greatest_s, total_s)
     stats_t = (greatest_t, total_t)
-    factor = temperature / rows
     if ONE_PASS:
-        w, difference, bracket = compare(s, t, valid, stats_s, stats_t, mean_t, temperature, 0.0, classes, False)
-        difference = _mixed(difference, s, greatest_s, total_s, temperature, at, label, error, alpha, beta)
+        w, difference, bracket = compare(s, t, valid, stats_s, stats_t, mean_t, inverse, 0.0, classes, False)
+        difference = _mixed(difference, s, greatest_s, total_s, inverse, at, label, error, alpha, beta)
         tl.store(gradient + at, difference * factor, mask=at < classes)
         nckd = tl.sum(w, axis=0)
         slope = tl.sum(bracket, axis=0)
@@ -189,10 +193,10 @@ def _kernel(
         for start in range(0, classes, BLOCK):
             at = start + tl.arange(0, BLOCK)
             valid = (at < classes) & (at != label)
-            s = load_row(student, at, valid)
-            t = load_row(teacher, at, valid)
-            w, difference, bracket = compare(s, t, valid, stats_s, stats_t, mean_t, temperature, 0.0, classes, False)
-            difference = _mixed(difference, s, greatest_s, total_s, temperature, at, label, error, alpha, beta)
+            s = load_row(student, at, at < classes)
+            t = load_row(teacher, at, at < classes)
+            w, difference, bracket = compare(s, t, valid, stats_s, stats_t, mean_t, inverse, 0.0, classes, False)
+            difference = _mixed(difference, s, greatest_s, total_s, inverse, at, label, error, alpha, beta)
             tl.store(gradient + at, difference * factor, mask=at < classes)
             values += w
             brackets += bracket
@@ -200,5 +204,5 @@ def _kernel(
         slope = tl.sum(brackets, axis=0)
     if MOMENTS:
         bernoulli = 2 * tckd + slope_t * (label_t - mean_t) - error * (label_s - mean_s)
-        tl.store(slopes + row, temperature * (alpha * bernoulli + beta * slope))
+        tl.store(slopes + row, factor * (alpha * bernoulli + beta * slope))
     finish(losses, mean, counter, (alpha * tckd + beta * nckd) * temperature * temperature, row, rows, LANES)

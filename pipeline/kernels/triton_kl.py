@@ -54,7 +54,6 @@ def _run(
     *,
     standard: bool,
 ) -> torch.Tensor:
-    torch_rows.check_temperature(temperature, student_BC)
     moments = torch_rows.wants_gradient(temperature)
     with torch.no_grad():
         tensor, number = of_rows(temperature)
@@ -83,31 +82,32 @@ def _operator(
     moments: bool,
     one_pass: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Batch mean; gradient by the student's logits; each row's derivative by its temperature (empty if not wanted)."""
+    """Batch mean, and its gradients by the student's logits and by each row's temperature (empty if not wanted)."""
     rows, classes = student_BC.shape
     mean, gradient_BC, slopes_B = outputs(student_BC, moments)
     losses_B = torch.empty(rows, dtype=torch.float32, device=student_BC.device)
-    _kernel[(rows,)](
-        student_BC,
-        teacher_BC,
-        losses_B if temperature is None else temperature,
-        number,
-        gradient_BC,
-        slopes_B if moments else losses_B,
-        losses_B,
-        mean,
-        counter_of(student_BC),
-        rows,
-        classes,
-        eps,
-        torch_rows.DEVIATION_EPS,
-        STRIDE_T=-1 if temperature is None else int(temperature.numel() > 1),
-        EPS=eps > 0,
-        STANDARD=standard,
-        MOMENTS=moments,
-        LANES=mean_lanes(rows),
-        **launch_options(classes, one_pass),
-    )
+    with torch.cuda.device_of(student_BC):
+        _kernel[(rows,)](
+            student_BC,
+            teacher_BC,
+            losses_B if temperature is None else temperature,
+            number,
+            gradient_BC,
+            slopes_B if moments else losses_B,
+            losses_B,
+            mean,
+            counter_of(student_BC),
+            rows,
+            classes,
+            eps,
+            torch_rows.DEVIATION_EPS,
+            STRIDE_T=-1 if temperature is None else int(temperature.numel() > 1),
+            EPS=eps > 0,
+            STANDARD=standard,
+            MOMENTS=moments,
+            LANES=mean_lanes(rows),
+            **launch_options(classes, one_pass),
+        )
     return mean, gradient_BC, slopes_B
 
 
@@ -179,13 +179,16 @@ def _kernel(
     STANDARD: tl.constexpr,
     MOMENTS: tl.constexpr,
     LANES: tl.constexpr,
+    ALIGN: tl.constexpr,
     BLOCK: tl.constexpr,
     ONE_PASS: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
+    classes = classes // ALIGN * ALIGN  # the same number, and the compiler knows by what it divides
     temperature = number
     if STRIDE_T >= 0:
         temperature = tl.load(temperatures + row * STRIDE_T)
+    inverse = 1 / temperature
     student += row * classes
     teacher += row * classes
     gradient += row * classes
@@ -198,10 +201,10 @@ def _kernel(
         if STANDARD:
             s, deviation = _standardise(s, valid, classes, deviation_eps)
             t, _ = _standardise(t, valid, classes, deviation_eps)
-        greatest_s, total_s, _ = whole(s, valid, temperature)
-        greatest_t, total_t, mean_t = whole(t, valid, temperature)
+        greatest_s, total_s, _ = whole(s, valid, inverse)
+        greatest_t, total_t, mean_t = whole(t, valid, inverse)
         w, difference, bracket = compare(
-            s, t, valid, (greatest_s, total_s), (greatest_t, total_t), mean_t, temperature, eps, classes, EPS
+            s, t, valid, (greatest_s, total_s), (greatest_t, total_t), mean_t, inverse, eps, classes, EPS
         )
         value = tl.sum(w, axis=0)
         slope = tl.sum(bracket, axis=0)
@@ -215,8 +218,8 @@ def _kernel(
         if STANDARD:
             mean_z_s, inverse_s, deviation = _centre(student, classes, deviation_eps, BLOCK)
             mean_z_t, inverse_t, _ = _centre(teacher, classes, deviation_eps, BLOCK)
-        greatest_s, total_s, _ = pieces(student, classes, -1, mean_z_s, inverse_s, temperature, BLOCK)
-        greatest_t, total_t, mean_t = pieces(teacher, classes, -1, mean_z_t, inverse_t, temperature, BLOCK)
+        greatest_s, total_s, _ = pieces(student, classes, -1, mean_z_s, inverse_s, inverse, BLOCK)
+        greatest_t, total_t, mean_t = pieces(teacher, classes, -1, mean_z_t, inverse_t, inverse, BLOCK)
         values = tl.zeros([BLOCK], tl.float32)
         brackets = tl.zeros([BLOCK], tl.float32)
         totals = tl.zeros([BLOCK], tl.float32)
@@ -227,7 +230,7 @@ def _kernel(
             s = (load_row(student, at, valid) - mean_z_s) * inverse_s
             t = (load_row(teacher, at, valid) - mean_z_t) * inverse_t
             w, difference, bracket = compare(
-                s, t, valid, (greatest_s, total_s), (greatest_t, total_t), mean_t, temperature, eps, classes, EPS
+                s, t, valid, (greatest_s, total_s), (greatest_t, total_t), mean_t, inverse, eps, classes, EPS
             )
             values += w
             brackets += bracket
@@ -240,6 +243,7 @@ def _kernel(
         if STANDARD:
             total = tl.sum(totals, axis=0)
             along = tl.sum(alongs, axis=0)
+            tl.debug_barrier()  # what is read here was stored above
             for start in range(0, classes, BLOCK):
                 at = start + tl.arange(0, BLOCK)
                 valid = at < classes
@@ -251,5 +255,5 @@ def _kernel(
         value += eps * classes
         slope += 2 * eps * classes
     if MOMENTS:
-        tl.store(slopes + row, slope * temperature)
+        tl.store(slopes + row, slope * factor)
     finish(losses, mean, counter, value * temperature * temperature, row, rows, LANES)

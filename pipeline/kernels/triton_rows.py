@@ -15,7 +15,7 @@ import triton.language as tl
 ONE_PASS = 8192  # of float32 in 16 warps: longer rows spill registers
 _PIECE = 4096
 _MEAN_LANES = 1024
-_counters: dict[tuple[int | None, int], torch.Tensor] = {}
+_counters: dict[torch.device, torch.Tensor] = {}
 
 
 @triton.jit
@@ -25,29 +25,29 @@ def load_row(logits, at, valid):
 
 
 @triton.jit
-def whole(z, valid, temperature):
+def whole(z, valid, inverse):
     """Of a row in registers: maximum, sum of exp(scaled), mean of scaled under the softmax."""
     greatest = tl.max(tl.where(valid, z, float("-inf")), axis=0)
-    scaled = tl.where(valid, (z - greatest) / temperature, 0.0)
+    scaled = tl.where(valid, (z - greatest) * inverse, 0.0)
     weights = tl.where(valid, tl.exp(scaled), 0.0)
     total = tl.sum(weights, axis=0)
     return greatest, total, tl.sum(weights * scaled, axis=0) / total
 
 
 @triton.jit
-def pieces(logits, classes, skipped, mean, inverse, temperature, BLOCK: tl.constexpr):
-    """`whole` for (logits - mean) * inverse, in pieces; the class `skipped` is left out."""
+def pieces(logits, classes, skipped, mean, scale, inverse, BLOCK: tl.constexpr):
+    """`whole` for (logits - mean) * scale, in pieces; the class `skipped` is left out."""
     greatest = float("-inf")
     total = 0.0
     moment = 0.0
     for start in range(0, classes, BLOCK):
         at = start + tl.arange(0, BLOCK)
         valid = (at < classes) & (at != skipped)
-        z = (load_row(logits, at, valid) - mean) * inverse
+        z = (load_row(logits, at, at < classes) - mean) * scale  # a mask with a hole would read one by one
         higher = tl.maximum(greatest, tl.max(tl.where(valid, z, float("-inf")), axis=0))
         if higher > float("-inf"):
-            fall = tl.where(total > 0, (greatest - higher) / temperature, 0.0)
-            scaled = tl.where(valid, (z - higher) / temperature, 0.0)
+            fall = tl.where(total > 0, (greatest - higher) * inverse, 0.0)
+            scaled = tl.where(valid, (z - higher) * inverse, 0.0)
             weights = tl.where(valid, tl.exp(scaled), 0.0)
             moment = (moment + fall * total) * tl.exp(fall) + tl.sum(weights * scaled, axis=0)
             total = total * tl.exp(fall) + tl.sum(weights, axis=0)
@@ -72,14 +72,14 @@ def terms(p, q, x):
 
 
 @triton.jit
-def compare(s, t, valid, stats_s, stats_t, mean_t, temperature, eps, classes, EPS: tl.constexpr):
+def compare(s, t, valid, stats_s, stats_t, mean_t, inverse, eps, classes, EPS: tl.constexpr):
     """Loss, gradient by the scaled logits, and bracket of each class; see `rows.divergence` and `kl._shifted`."""
     greatest_s, total_s = stats_s
     greatest_t, total_t = stats_t
-    a = (s - greatest_s) / temperature
-    b = (t - greatest_t) / temperature
-    p = tl.where(valid, tl.exp(b) / total_t, 0.0)
-    q = tl.where(valid, tl.exp(a) / total_s, 0.0)
+    a = (s - greatest_s) * inverse
+    b = (t - greatest_t) * inverse
+    p = tl.where(valid, tl.exp(b) * (1 / total_t), 0.0)
+    q = tl.where(valid, tl.exp(a) * (1 / total_s), 0.0)
     x = tl.where(valid, b - a + tl.log(total_s / total_t), 0.0)
     beta = b - mean_t
     if EPS:
@@ -112,13 +112,15 @@ def finish(losses, mean, counter, value, row, rows, LANES: tl.constexpr):
 
 
 def launch_options(classes: int, one_pass: int = ONE_PASS) -> dict[str, Any]:
-    """Piece of a row, whether it is the whole row, and warps for it."""
+    """Divisor of a row's length, piece of a row, whether it is the whole row, and warps for it."""
     block = triton.next_power_of_2(classes)
     fits = block <= one_pass
     if not fits:
         block = min(_PIECE, one_pass)
     warps = 4 if block <= 1024 else 8 if block <= 2048 else 16
-    return {"BLOCK": block, "ONE_PASS": fits, "num_warps": warps, "enable_fp_fusion": True}
+    # the greatest power of two, up to 16, that divides the classes: how wide a row may be read
+    align = min(classes & -classes, 16)
+    return {"ALIGN": align, "BLOCK": block, "ONE_PASS": fits, "num_warps": warps, "enable_fp_fusion": True}
 
 
 def mean_lanes(rows: int) -> int:
@@ -129,14 +131,15 @@ def mean_lanes(rows: int) -> int:
 def counter_of(tensor: torch.Tensor) -> torch.Tensor:
     """A zero on the tensor's device, for programs to count themselves; the last one leaves it at zero.
 
-    One for each stream, whose launches follow each other. A CUDA graph has its own, set to zero at each replay.
+    One for each device's default stream, whose launches follow each other. On other streams each launch has its own,
+    set to zero by one more: CUDA graphs warm up and record there, with memory that is not ours to keep.
     """
-    if tensor.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
-        return torch.zeros(1, dtype=torch.int32, device=tensor.device)
-    key = tensor.device.index, torch.cuda.current_stream(tensor.device).cuda_stream
-    if key not in _counters:
-        _counters[key] = torch.zeros(1, dtype=torch.int32, device=tensor.device)
-    return _counters[key]
+    device = tensor.device
+    if device.type != "cuda" or torch.cuda.current_stream(device) != torch.cuda.default_stream(device):
+        return torch.zeros(1, dtype=torch.int32, device=device)
+    if device not in _counters:
+        _counters[device] = torch.zeros(1, dtype=torch.int32, device=device)
+    return _counters[device]
 
 
 def of_rows(temperature: float | torch.Tensor) -> tuple[torch.Tensor | None, float]:
@@ -147,15 +150,14 @@ def of_rows(temperature: float | torch.Tensor) -> tuple[torch.Tensor | None, flo
 
 
 def gather_slopes(slopes_B: torch.Tensor, temperature: float | torch.Tensor) -> torch.Tensor | None:
-    """The temperature's gradient, in its shape, from each row's derivative; None where there are none."""
+    """The temperature's gradient, in its shape, from each row's share of it; None where there are none."""
     if not isinstance(temperature, torch.Tensor) or not slopes_B.numel():
         return None
-    each = temperature.numel() == slopes_B.numel()
-    return (slopes_B / slopes_B.numel() if each else slopes_B.mean()).reshape(temperature.shape)
+    return (slopes_B.sum() if temperature.numel() == 1 else slopes_B).reshape(temperature.shape)
 
 
 def outputs(student_BC: torch.Tensor, moments: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Uninitialised: the mean (), the gradient (B, C), rows' slopes (B,) or (0,); all float32."""
     mean = student_BC.new_empty((), dtype=torch.float32)
-    slopes_B = student_BC.new_empty(len(student_BC) if moments else 0, dtype=torch.float32)
+    slopes_B = student_BC.new_empty(student_BC.shape[0] if moments else 0, dtype=torch.float32)
     return mean, torch.empty_like(student_BC, dtype=torch.float32), slopes_B

@@ -48,24 +48,25 @@ def _operator(
     (rows, classes), kept = student_BC.shape, indices_BK.shape[1]
     mean, gradient_BC, _ = outputs(student_BC, moments=False)
     losses_B = torch.empty(rows, dtype=torch.float32, device=student_BC.device)
-    _kernel[(rows,)](
-        student_BC,
-        indices_BK,
-        values_BK,
-        logsumexp_B,
-        tail_mass_B,
-        gradient_BC,
-        losses_B,
-        mean,
-        counter_of(student_BC),
-        rows,
-        classes,
-        kept,
-        LEAST_TAIL,
-        KEPT=triton.next_power_of_2(kept),
-        LANES=mean_lanes(rows),
-        **launch_options(classes, one_pass),
-    )
+    with torch.cuda.device_of(student_BC):
+        _kernel[(rows,)](
+            student_BC,
+            indices_BK,
+            values_BK,
+            logsumexp_B,
+            tail_mass_B,
+            gradient_BC,
+            losses_B,
+            mean,
+            counter_of(student_BC),
+            rows,
+            classes,
+            kept,
+            LEAST_TAIL,
+            KEPT=triton.next_power_of_2(kept),
+            LANES=mean_lanes(rows),
+            **launch_options(classes, one_pass),
+        )
     return mean, gradient_BC
 
 
@@ -98,15 +99,18 @@ def _kernel(
     least_tail,
     KEPT: tl.constexpr,
     LANES: tl.constexpr,
+    ALIGN: tl.constexpr,
     BLOCK: tl.constexpr,
     ONE_PASS: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
+    classes = classes // ALIGN * ALIGN  # the same number, and the compiler knows by what it divides
     student += row * classes
     gradient += row * classes
     k = tl.arange(0, KEPT)
     in_kept = k < kept
     chosen = tl.load(indices + row * kept + k, mask=in_kept, other=0).to(tl.int64)
+    a_class = in_kept & (chosen >= 0) & (chosen < classes)
     log_kept = tl.load(values + row * kept + k, mask=in_kept, other=0.0).to(tl.float32)
     log_kept = log_kept - tl.load(logsumexps + row).to(tl.float32)
     p_kept = tl.where(in_kept, tl.exp(log_kept), 0.0)
@@ -133,9 +137,11 @@ def _kernel(
             tl.store(gradient + at, (mass * q - share) / rows, mask=at < classes)
         sum_s = tl.sum(sums, axis=0)
     tl.debug_barrier()  # the kept classes are written over what other threads wrote
-    s_kept = tl.where(in_kept, load_row(student, chosen, in_kept) - greatest, 0.0)
+    s_kept = tl.where(
+        in_kept, tl.load(student + chosen, mask=a_class, other=float("nan")).to(tl.float32) - greatest, 0.0
+    )
     q_kept = tl.exp(s_kept) / total
-    tl.store(gradient + chosen, (mass * q_kept - p_kept) / rows, mask=in_kept)
+    tl.store(gradient + chosen, (mass * q_kept - p_kept) / rows, mask=a_class)
     rest = (sum_s - tl.sum(s_kept, axis=0)) / others
     value = tl.sum(p_kept * (log_kept - s_kept), axis=0) + mass * tl.log(total)
     value += tl.where(tail > 0, tail * (tl.log(tl.maximum(share, 1e-45)) - rest), 0.0)

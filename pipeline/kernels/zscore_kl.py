@@ -12,6 +12,7 @@ from pipeline.kernels.kl import reference as kl_reference
 from pipeline.kernels.rows import (
     DEVIATION_EPS,
     blocks,
+    check_rows,
     divergence,
     inverse,
     mean_of_rows,
@@ -42,8 +43,12 @@ def zscore_kl(
         teacher_logits_BC: logits of any floating type.
         temperature: a number, or a tensor with one element or one for each sample; gradient reaches a tensor that asks
             for it, the factor T^2 included.
+
+    Raises:
+        ValueError: no rows; another shape or device than the student's.
     """
-    if use_triton(student_logits_BC):
+    check_rows(student_logits_BC, temperature, teacher=(teacher_logits_BC, tuple(student_logits_BC.shape)))
+    if use_triton(student_logits_BC, teacher_logits_BC):
         from pipeline.kernels.triton_kl import triton_zscore_kl  # optional package
 
         return triton_zscore_kl(student_logits_BC, teacher_logits_BC, temperature)

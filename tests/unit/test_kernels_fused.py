@@ -195,6 +195,48 @@ def test_a_temperature_for_another_batch_is_refused() -> None:
         kl.kl(student, teacher, torch.ones(3))
 
 
+def test_what_cannot_be_compared_is_refused() -> None:
+    student, teacher = logits()
+    labels = torch.zeros(B, dtype=torch.int64)
+    decoupled = {"alpha": 1.0, "beta": 1.0}
+    for wrong in (teacher[:, :-1], teacher[:-1], teacher[0]):
+        for loss in (
+            lambda t: kl.kl(student, t, 1.0),
+            lambda t: zscore_kl.zscore_kl(student, t, 1.0),
+            lambda t: dkd.dkd(student, t, labels, 1.0, **decoupled),
+        ):
+            with pytest.raises(ValueError, match="teacher: a loss needs shape"):
+                loss(wrong)
+    with pytest.raises(ValueError, match="labels: a loss needs shape"):
+        dkd.dkd(student, teacher, labels[:-1], 1.0, **decoupled)
+    indices, values, *rest = topk_of(teacher, 2)
+    with pytest.raises(ValueError, match="values: a loss needs shape"):
+        topk_kl.topk_kl(student, indices, values[:, :1], *rest)
+    with pytest.raises(ValueError, match="one sample or more"):
+        kl.kl(student[:0], teacher[:0], 1.0)
+
+
+@pytest.mark.parametrize("name", losses("fused"))
+def test_a_second_derivative_is_refused(name: str) -> None:
+    student, teacher = logits()
+    loss = losses("fused")[name](student, teacher, 2.0)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, student, create_graph=True)
+
+
+def test_a_loss_may_be_added_to_and_differentiated_in_a_batch() -> None:
+    student, teacher = logits()
+    expected = torch.autograd.grad(kl.kl(student, teacher, 2.0), student)[0]
+    total = kl.kl(student, teacher, 2.0)
+    total += student.square().mean()
+    torch.testing.assert_close(
+        torch.autograd.grad(total, student, retain_graph=True)[0], expected + 2 * student.detach() / student.numel()
+    )
+    factors = torch.tensor([1.0, 3.0], dtype=F64)
+    batched = torch.autograd.grad(kl.kl(student, teacher, 2.0), student, factors, is_grads_batched=True)[0]
+    torch.testing.assert_close(batched, torch.stack([expected, 3 * expected]))
+
+
 def test_scratch_memory_of_inference_mode_serves_training() -> None:
     student, teacher = logits(3, 70_000, dtype=torch.float32)  # larger than any buffer before
     with torch.inference_mode():

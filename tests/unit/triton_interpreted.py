@@ -99,13 +99,28 @@ def others() -> dict[str, list[float]]:
     first, second = (differentiated(case.ours, case, double=False) for _ in range(2))
     compiled = torch.compile(case.ours, fullgraph=True, backend="aot_eager")
     captured = differentiated(compiled, case, double=False)
+    no_class = triton_dkd.triton_dkd(case.student, case.teacher, torch.tensor([0, -1, 37]), 4.0, alpha=1.0, beta=1.0)
     number = triton_kl.triton_kl(case.student, case.teacher, 4.0)
     tensor = triton_kl.triton_kl(case.student, case.teacher, torch.full((ROWS,), 4.0))
     return {
         "deterministic": [float((a - b).abs().max()) for a, b in zip(first, second, strict=True)],
         "compiled": [float((a - b).abs().max()) for a, b in zip(first, captured, strict=True)],
         "number": [float((number - tensor).abs())],
+        "no class": [float(no_class.isnan()), *_written_beside()],
     }
+
+
+def _written_beside() -> list[float]:
+    """For a top-k index that is no class: whether the loss is NaN, and whether its neighbours' gradients are theirs."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(ROWS, 40, generator=generator) for _ in range(2))
+    indices, *others = sparse(teacher)
+    gradients = []
+    for wrong in (int(indices[1, 0]), 40, -1):
+        indices[1, 0] = wrong
+        loss = triton_topk_kl.triton_topk_kl(student.requires_grad_(), indices, *others)
+        gradients.append(torch.autograd.grad(loss, student)[0][[0, 2]])
+    return [float(loss.isnan()), *(float(torch.equal(each, gradients[0])) for each in gradients[1:])]
 
 
 if __name__ == "__main__":
