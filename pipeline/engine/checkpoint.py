@@ -181,6 +181,14 @@ def _crc_of(path: Path) -> int:
     return crc
 
 
+def host_like(value: torch.Tensor) -> torch.Tensor:
+    """An empty tensor on the CPU, pinned where `value` is on a CUDA device, with the strides of `value`.
+
+    A fused optimiser refuses momenta whose strides are not their parameter's, and adopts those of a checkpoint.
+    """
+    return torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+
+
 def _to_host(state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
     """A copy of nested `state` with tensors on the CPU, and a function that waits until the copies have arrived."""
     on_device: list[torch.Tensor] = []
@@ -190,8 +198,7 @@ def _to_host(state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]
             if value.device.type == "cpu":
                 return value.detach().clone()
             on_device.append(value)
-            pinned = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-            return pinned.copy_(value.detach(), non_blocking=True)
+            return host_like(value).copy_(value.detach(), non_blocking=True)
         if isinstance(value, dict):
             return {key: copy(part) for key, part in value.items()}
         if isinstance(value, list | tuple):

@@ -114,6 +114,7 @@ class TrainStep:
         self.distiller.load_state_dict(state["module"])
         self.statistics.load(state["statistics"])
         self.optimizer.load_state_dict(state["optimizer"])
+        _lay_out_momenta(self.optimizer)
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.module.load_state_dict(state["ema"])
@@ -198,6 +199,18 @@ def build_train_step(config: RunConfig, networks: Networks, order: Order, world:
         amp=config.numerics.amp,
         average=None if decay is None else ModuleAverage(distiller.student, decay),
     )
+
+
+def _lay_out_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Give each momentum the strides of its parameter, which the fused forms insist on; values stay as they are.
+
+    Checkpoints of channels_last networks that earlier versions wrote on CUDA hold contiguous momenta.
+    """
+    for parameter, own in optimizer.state.items():
+        for name, value in own.items():
+            is_momentum = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+            if is_momentum and value.stride() != parameter.stride():
+                own[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _check_finite(step: int, metrics: dict[str, float]) -> None:

@@ -19,6 +19,7 @@ from pipeline.engine.checkpoint import (
     CHECKPOINT_VERSION,
     CheckpointWriter,
     find_latest,
+    host_like,
     read_checked,
     write_checked,
 )
@@ -48,6 +49,19 @@ def test_what_is_saved_is_read(tmp_path: Path) -> None:
     assert state["step"] == 5
     assert torch.equal(state["module"]["weight"], torch.full((1000,), 5.0))
     assert state["module"]["momenta"][2] == (1, 2.5, "text")
+
+
+def test_copies_keep_their_strides(tmp_path: Path) -> None:
+    weight = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
+    for original in (weight, weight.to("meta")):  # "meta" stands for any other device
+        copied = host_like(original)
+        assert (copied.device.type, copied.stride()) == ("cpu", weight.stride())
+    writer = CheckpointWriter(tmp_path, 1)
+    writer.save({**state_of(1), "optimizer": {"momentum_buffer": weight}}, is_best=False)
+    writer.wait()
+    state, _ = find_latest(tmp_path)
+    assert state is not None
+    assert state["optimizer"]["momentum_buffer"].stride() == weight.stride()
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:

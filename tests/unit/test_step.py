@@ -28,6 +28,7 @@ from pipeline.teachers.base import Teacher
 
 CPU = torch.device("cpu")
 WORLD = World(0, 1, CPU, 1)
+DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 SIDE, CLASSES, PER_STEP = 4, 5, 12
 
 
@@ -63,14 +64,30 @@ def step_of(micro_batches: int, *, smoothing: float = 0.0, clip: float | None = 
     return build_train_step(config, networks, order, WORLD), distiller
 
 
+def convolutional_step(optimizer: str, device: torch.device) -> TrainStep:
+    """The step of a channels_last student whose first parameter is a kernel with another layout than contiguous."""
+    torch.manual_seed(1)
+    student = Network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES)))
+    distiller = Distiller(student, KD(), StudentNumerics(device, "off", 0.0), compiled=False)
+    distiller = distiller.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    config: RunConfig = all_recipes()["smoke"](Files(out=Path("run")))
+    optimisation = replace(config.optimisation, optimizer=optimizer, schedule="constant")
+    return build_train_step(
+        replace(config, optimisation=optimisation, numerics=replace(config.numerics, amp="off")),
+        Networks(distiller=distiller, prepare=lambda images: images, teacher=FirstPixels()),
+        Order(np.arange(100), 0, PER_STEP, 1),
+        World(0, 1, device, 1),
+    )
+
+
 def data() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(PER_STEP, 3, SIDE, SIDE, generator=generator)
     return images, torch.randint(CLASSES, (PER_STEP,), generator=generator)
 
 
-def batches(parts: int) -> list[Batch]:
-    images, labels = data()
+def batches(parts: int, device: str = "cpu") -> list[Batch]:
+    images, labels = (values.to(device) for values in data())
     size, ids = PER_STEP // parts, np.arange(PER_STEP)
     rows = PlanRows(ids, ids, np.zeros((PER_STEP, 4), np.int32), np.zeros(PER_STEP, bool))
     return [
@@ -122,6 +139,30 @@ def test_state_and_load_give_the_same_next_step() -> None:
     first(batches(3))
     second(batches(3))
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_momenta_come_back_in_their_parameters_layout(optimizer: str, device: str) -> None:
+    first, second, third = (convolutional_step(optimizer, torch.device(device)) for _ in range(3))
+    first(batches(1, device))
+    state = copy.deepcopy(first.state())
+    written = copy.deepcopy(state)
+    for own in written["optimizer"]["state"].values():  # as earlier versions wrote it on CUDA
+        own.update({name: value.contiguous() for name, value in own.items() if isinstance(value, torch.Tensor)})
+    second.load(state)
+    third.load(written)
+    weight = third.optimizer.param_groups[0]["params"][0]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    momenta = [value for value in third.optimizer.state[weight].values() if value.shape == weight.shape]
+    assert [value.stride() for value in momenta] == [weight.stride()] * (1 if optimizer == "sgd" else 2)
+    for step in (first, second, third):
+        step(batches(1, device))
+    tolerance = 0.0 if device == "cpu" else 1e-5  # cuDNN may sum a gradient in another order each time
+    for ours in (second, third):
+        torch.testing.assert_close(
+            ours.distiller.state_dict(), first.distiller.state_dict(), rtol=tolerance, atol=tolerance
+        )
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
