@@ -1,19 +1,20 @@
 """Fused losses against what one would write otherwise: speed of forward and backward, peak memory, share of bandwidth.
 
 The rivals compute the same number from the same logits: the per-sample loop of CTKD's README, batched operations under
-autograd, `torch.compile` of those, and Liger-Kernel's KL where it is installed and there is a GPU.
+autograd, `torch.compile` of those, and Liger-Kernel's KL where it is installed and there is a GPU (with given
+temperatures: it has no gradient by its target, so none by theirs).
 """
 
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
 import torch
 from torch.nn.functional import kl_div
 
-from benchmarks.kernels_memory import Peak, count_launches, peak_of
+from benchmarks.kernels_memory import Peak, kernel_times, peak_of
 from benchmarks.pairs import Pairs, alternate
 from pipeline.kernels import dkd, kl, topk_kl, zscore_kl
 
@@ -49,13 +50,14 @@ class KernelSettings:
 
 @dataclass(frozen=True)
 class Inputs:
-    """One batch; `student` and, where learned, `temperature` want gradients."""
+    """One batch; `student` and, where learned, `temperature` want gradients; `one` is where backward passes begin."""
 
     student: torch.Tensor
     teacher: torch.Tensor
     labels: torch.Tensor
     temperature: torch.Tensor
-    sparse: tuple[torch.Tensor, ...] = ()
+    sparse: tuple[torch.Tensor, ...]
+    one: torch.Tensor
 
 
 @dataclass
@@ -78,7 +80,7 @@ def measure_kernels(settings: KernelSettings, say: Callable[[str], None]) -> Ker
             name = f"{loss}{' learned T' if learned else ''} B={rows} C={classes}"
             _measure(settings, name, loss, inputs, figures, say)
             if copied:
-                figures.cuda[name] = _on_cuda(settings, _FUSED[loss], inputs, copied)
+                figures.cuda[name] = _on_cuda(loss, inputs, copied)
     return figures
 
 
@@ -95,13 +97,14 @@ def make_inputs(settings: KernelSettings, rows: int, classes: int, *, learned: b
         torch.randint(classes, (rows,), generator=generator, device=device),
         (torch.rand(rows, generator=generator, device=device) * 4 + 1).requires_grad_(learned),
         (indices, values, teacher.logsumexp(1), tail),
+        torch.ones((), device=device),
     )
 
 
 def step(loss: Loss, inputs: Inputs) -> None:
     """Forward and backward."""
     inputs.student.grad = inputs.temperature.grad = None
-    loss(inputs).backward()
+    loss(inputs).backward(inputs.one)
 
 
 def seed_loop(inputs: Inputs) -> torch.Tensor:
@@ -155,6 +158,7 @@ _FUSED: dict[str, Loss] = {
     "zscore_kl": lambda i: zscore_kl.zscore_kl(i.student, i.teacher, i.temperature),
     "topk_kl": lambda i: topk_kl.topk_kl(i.student, *i.sparse),
 }
+_LOGITS_READ = {"kl": 2, "dkd": 2, "zscore_kl": 2, "topk_kl": 1}  # matrices of B x C
 _PLAIN: dict[str, Loss] = {
     "kl": _batched,
     "dkd": lambda i: dkd.reference(i.student, i.teacher, i.labels, i.temperature, **_WEIGHTS),
@@ -163,13 +167,14 @@ _PLAIN: dict[str, Loss] = {
 }
 
 
-def _rivals(settings: KernelSettings, loss: str, logits_BC: torch.Tensor) -> Iterator[tuple[str, Loss]]:
+def _rivals(settings: KernelSettings, loss: str, inputs: Inputs) -> Iterator[tuple[str, Loss]]:
+    learned, logits_BC = inputs.temperature.requires_grad, inputs.student
     available: dict[str, Loss] = {"eager": _PLAIN[loss], "compiled": torch.compile(_PLAIN[loss], dynamic=False)}
     if loss == "kl":
         available |= {"scalar": _scalar}
         if len(logits_BC) * logits_BC.numel() <= _LOOP_ELEMENTS:
             available["loop"] = seed_loop
-        if settings.device == "cuda" and find_spec("liger_kernel") is not None:
+        if settings.device == "cuda" and not learned and find_spec("liger_kernel") is not None:
             available["liger"] = _liger
     yield from ((name, available[name]) for name in settings.rivals if name in available)
 
@@ -184,7 +189,7 @@ def _measure(
 ) -> None:
     ours = _FUSED[loss]
     figures.memory.append(peak_of(f"{name}: fused", lambda: step(ours, inputs), inputs.student))
-    for rival, theirs in _rivals(settings, loss, inputs.student):
+    for rival, theirs in _rivals(settings, loss, inputs):
         rate = _rates(settings, inputs, ours, theirs)
         pairs = alternate(f"{name} / {rival}", "steps/s", *rate, settings.repeats, say)
         figures.pairs.append(pairs)
@@ -221,13 +226,37 @@ def _wait(settings: KernelSettings) -> None:
         torch.cuda.synchronize()
 
 
-def _on_cuda(settings: KernelSettings, loss: Loss, inputs: Inputs, copied: float) -> dict[str, float]:
-    """Launches of a step, and the bytes it must move over its time as a share of a copy's: logits in, gradient out."""
-    step(loss, inputs)
-    elements, size = inputs.student.numel(), inputs.student.element_size()
-    moved = elements * (2 * size + 4) + elements * (4 + size)  # forward; the backward pass's multiplication
-    seconds = _seconds(settings, loss, inputs, 50) / 50
-    return {"launches": count_launches(lambda: step(loss, inputs)), "share_of_copy": moved / seconds / copied}
+def _on_cuda(name: str, inputs: Inputs, copied: float) -> dict[str, float]:
+    """Launches of a step, the time of its kernels, and the bytes it must move over that time as a share of a copy's.
+
+    It must read the logits and write the gradient, and the backward pass reads and writes the gradient once. Batches
+    take turns, more than the L2 cache holds. Only kernels are timed: from Python, a step of few classes takes longer to
+    start than to run.
+    """
+    loss, elements, size = _FUSED[name], inputs.student.numel(), inputs.student.element_size()
+    moved = elements * (_LOGITS_READ[name] * size + 4) + elements * (4 + size)
+    cache = torch.cuda.get_device_properties(inputs.student.device).L2_cache_size
+    batches = [_copied(inputs) for _ in range(max(4, -(-4 * cache // moved)))]
+
+    def turn() -> None:
+        for batch in batches:
+            step(loss, batch)
+
+    turn()
+    times = kernel_times(turn)
+    seconds = sum(times) / len(batches)
+    return {
+        "launches": len(times) / len(batches),
+        "kernels_us": 1e6 * seconds,
+        "share_of_copy": moved / seconds / copied,
+    }
+
+
+def _copied(inputs: Inputs) -> Inputs:
+    student, temperature = (
+        tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in (inputs.student, inputs.temperature)
+    )
+    return replace(inputs, student=student, teacher=inputs.teacher.clone(), temperature=temperature)
 
 
 def _copy_bandwidth(settings: KernelSettings) -> float:

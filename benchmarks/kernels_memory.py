@@ -1,4 +1,4 @@
-"""How much memory a step asks for beyond what was there, gradient included."""
+"""What a step asks for: memory beyond what was there, gradient included; on CUDA its kernels, one by one."""
 
 import threading
 from collections.abc import Callable
@@ -65,9 +65,10 @@ def _processor_peak(step: Callable[[], None]) -> int:
     return peak
 
 
-def count_launches(step: Callable[[], None]) -> int:
-    """Kernels, copies and fills that a step starts on the GPU."""
+def kernel_times(work: Callable[[], None]) -> list[float]:
+    """Seconds of each kernel, copy and fill that `work` starts on the GPU."""
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
-        step()
+        work()
         torch.cuda.synchronize()
-    return sum(event.device_type.name == "CUDA" for event in recorded.events() or [])
+    events = recorded.events() or []
+    return [event.time_range.elapsed_us() / 1e6 for event in events if event.device_type.name == "CUDA"]

@@ -30,7 +30,7 @@ from pipeline.models.outputs import Outputs
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import build_network
 from pipeline.teachers.base import Teacher
-from pipeline.teachers.online import OnlineTeacher
+from pipeline.teachers.online import OnlineTeacher, autocast
 
 _NUM_CLASSES, _PER_CLASS = 1000, 1000
 _NOT_MAPS = frozenset({"logits", "embedding", "head"})
@@ -152,7 +152,7 @@ class _Training:
 
     def loss_ms(self) -> float:
         """Median milliseconds of the whole loss and its gradient with respect to the student's outputs."""
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self._world.device, self._settings.amp):
             outputs: Outputs = self._distiller.student(self._batch.images)
         embedding = None if outputs.embedding is None else _leaf(outputs.embedding)
         features = {name: _leaf(value) for name, value in outputs.features.items()}
@@ -160,6 +160,10 @@ class _Training:
         taught, batch = None if self._given is None else self._given.outputs(self._batch), self._batch
         times = []
         for _ in range(12):
+            self._distiller.zero_grad(set_to_none=True)
+            for leaf in (leaves.logits, embedding, *features.values()):
+                if leaf is not None:
+                    leaf.grad = None  # a second gradient would be added to the first
             _finish(self._world)
             started = time.perf_counter()
             self._distiller.terms(leaves, batch.labels, batch.ids, taught, 1)["loss"].backward()
