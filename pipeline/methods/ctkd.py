@@ -17,7 +17,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.kernels.kl import CTKD_EPS, kl
 from pipeline.methods.base import R34_R18, R50_MV1, MethodInfo, MethodInput, Needs, Setting
 from pipeline.methods.parts import in_float32, seeded
-from pipeline.methods.registry import build_method
+from pipeline.methods.registry import build_method, expanded
 from pipeline.methods.wrapper import Wrapper
 
 INFO = MethodInfo(
@@ -48,8 +48,8 @@ class CTKD(Wrapper):
 
     Args:
         base: method whose temperature is learned: kd, dkd, pkt, sp, vid, crd, srrl, or another with a weight `kd`.
-        base_args: its hyper-parameters; where they say nothing, those of CTKD on ImageNet: kd 1, for dkd beta 1 and
-            no warm-up.
+        base_args: its hyper-parameters, a preset among them or not; where they say nothing, those of CTKD on ImageNet:
+            kd 1, for dkd beta 1 and no warm-up.
         mode: "global" learns one T; "instance" one for each sample, by a network of two layers on both logits.
         schedule: of the reversal's strength over epochs; "linear", as published, stops at (loops - 1) / loops.
         loops: epochs until it is complete; 5 on ImageNet, 10 on CIFAR-100.
@@ -75,11 +75,12 @@ class CTKD(Wrapper):
     ) -> None:
         if base in _NOT_BASES:
             raise ConfigError(f"ctkd learns the temperature of a KL divergence or of dkd: '{base}' cannot be its base")
-        if (base_args or {}).get("form") == "cross_entropy":
+        given = expanded(base, base_args or {})
+        if given.get("form") == "cross_entropy":
             raise ConfigError(
                 "ctkd takes KL, not cross-entropy: T would grow for the teacher's entropy, times T^2, alone"
             )
-        super().__init__(build_method(base, {**_OF_BASE.get(base, _OF_OTHERS), **(base_args or {})}))
+        super().__init__(build_method(base, {**_OF_BASE.get(base, _OF_OTHERS), **given}))
         if base != "dkd" and self.weights.kd == 0:
             raise ConfigError(f"ctkd with base '{base}' learns the temperature of its divergence: `kd` must be above 0")
         if loops < 1 or t_start <= 0 or t_end <= 0:

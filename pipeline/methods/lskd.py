@@ -41,6 +41,12 @@ class LSKD(Wrapper):
     def __init__(self, *, base: Literal["kd", "dkd"] = "kd", base_args: dict[str, Any] | None = None) -> None:
         if base not in _OF_BASE:
             raise unknown_name("base of lskd", base, _OF_BASE)
+        if (base_args or {}).get("preset") is not None:
+            raise ConfigError(
+                "lskd has its own weights, 9 times the usual ones, which a preset of its base would replace:\n"
+                f"  base_args: {base_args}\n"
+                "Leave out the preset among base_args, and name the hyper-parameters that are to differ."
+            )
         if "form" in (base_args or {}):
             raise ConfigError("lskd takes the divergence as KL: leave out `form` among its base_args")
         super().__init__(build_method(base, {**_OF_BASE[base], **(base_args or {})}))

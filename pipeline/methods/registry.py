@@ -28,9 +28,8 @@ def method_module(name: str) -> ModuleType:
 
 def build_method(name: str, arguments: dict[str, Any]) -> Method:
     """Make method `name` with its hyper-parameters, or refuse an unknown name, preset or argument."""
-    module = method_module(name)
-    kind: type[Method] = module.METHOD
-    given = _with_preset(name, module, arguments)
+    kind: type[Method] = method_module(name).METHOD
+    given = expanded(name, arguments)
     known = list(inspect.signature(kind).parameters)
     unknown = sorted(set(given) - set(known))
     if unknown:
@@ -38,12 +37,13 @@ def build_method(name: str, arguments: dict[str, Any]) -> Method:
     return kind(**given)
 
 
-def _with_preset(name: str, module: ModuleType, arguments: dict[str, Any]) -> dict[str, Any]:
+def expanded(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """`arguments` of method `name` with those of their preset, over which they win; or a refusal of an unknown one."""
     own = {key: value for key, value in arguments.items() if key != "preset"}
     preset = arguments.get("preset")
     if preset is None:
         return own
-    presets: dict[str, dict[str, Any]] = getattr(module, "PRESETS", {})
+    presets: dict[str, dict[str, Any]] = getattr(method_module(name), "PRESETS", {})
     if preset not in presets:
         raise unknown_name(f"preset of method '{name}'", str(preset), presets)
     return {**presets[preset], **own}

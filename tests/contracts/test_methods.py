@@ -1,11 +1,13 @@
 """Every method of the folder, and its variants, keeps the method contract."""
 
+from typing import Any
+
 import pytest
 from method_cases import CASES, PRESETS, Case, one_thread
 from method_contract import MethodContract
 
 from pipeline.core.errors import ConfigError
-from pipeline.methods.base import MethodInfo
+from pipeline.methods.base import Method, MethodInfo, Weights
 from pipeline.methods.registry import build_method, method_module, method_names
 
 __all__ = ["one_thread"]
@@ -39,7 +41,10 @@ def test_an_unknown_method_argument_or_preset_is_refused_by_name() -> None:
         ("ctkd", {"base": "sp", "base_args": {"kd": 0.0}}, "kd"),
         ("ctkd", {"base_args": {"form": "cross_entropy"}}, "entropy"),
         ("lskd", {"base": "pkt"}, "dkd"),
+        ("ctkd", {"base_args": {"preset": "seed004"}}, "entropy"),
+        ("ctkd", {"base_args": {"preset": "repdistilller"}}, "repdistiller"),
         ("lskd", {"base_args": {"form": "cross_entropy"}}, "form"),
+        ("lskd", {"base_args": {"preset": "mdistiller"}}, r"(?s)own weights.*'mdistiller'.*Leave out the preset"),
     ):
         with pytest.raises(ConfigError, match=told):
             build_method(name, arguments)
@@ -48,3 +53,20 @@ def test_an_unknown_method_argument_or_preset_is_refused_by_name() -> None:
 def test_arguments_win_over_their_preset() -> None:
     weights = build_method("kd", {"preset": "mdistiller", "kd": 0.7}).weights
     assert (weights.ce, weights.kd, weights.temperature) == (0.5, 0.7, 1.0)
+
+
+def test_a_preset_of_the_base_wins_over_the_wrapper_and_arguments_over_both() -> None:
+    def weights(base: str, **base_args: Any) -> Weights:
+        return build_method("ctkd", {"base": base, "base_args": base_args}).weights
+
+    assert (weights("kd").ce, weights("kd").kd) == (1.0, 1.0)
+    assert weights("kd", preset="repdistiller") == build_method("kd", {"preset": "repdistiller"}).weights
+    assert weights("kd", preset="repdistiller", kd=0.3).kd == 0.3
+    dkd = build_method("ctkd", {"base": "dkd", "base_args": {"preset": "mdistiller_cifar"}})
+    expected = build_method("dkd", {"preset": "mdistiller_cifar"})
+    assert dkd.weights == expected.weights
+    assert _numbers(dkd.base) == _numbers(expected)
+
+
+def _numbers(method: Method) -> dict[str, float]:
+    return {name: value for name, value in vars(method).items() if isinstance(value, int | float)}
