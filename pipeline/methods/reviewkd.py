@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate, mse_loss
+from torch.nn.functional import interpolate, mse_loss
 
 from pipeline.core.errors import ConfigError
 from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Setting, Weights
-from pipeline.methods.parts import STAGES, as_computed, check_taps, convolution, in_float32, seeded, shapes_of
+from pipeline.methods.parts import STAGES, as_computed, check_taps, convolution, in_float32, pool_to, seeded, shapes_of
 
 INFO = MethodInfo(
     paper="Chen et al. 2021, arXiv:2104.09044",
@@ -168,7 +168,7 @@ def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
         if side >= student.shape[2]:
             continue
         share /= 2
-        pooled = mse_loss(adaptive_avg_pool2d(student, side), adaptive_avg_pool2d(teacher, side))
+        pooled = mse_loss(pool_to(student, side, side), pool_to(teacher, side, side))
         loss, total = loss + share * pooled, total + share
     return loss / total
 

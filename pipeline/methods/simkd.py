@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, mse_loss
+from torch.nn.functional import mse_loss
 
 from pipeline.core.errors import ConfigError
 from pipeline.methods.base import R50_MV1, R50_R18, Method, MethodInfo, MethodInput, Needs, Setting, Weights
-from pipeline.methods.parts import convolution, in_float32, pool_larger, seeded, shapes_of
+from pipeline.methods.parts import convolution, in_float32, pool_larger, pool_to, seeded, shapes_of
 from pipeline.models.head import Float32Linear
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
@@ -144,7 +144,7 @@ class ProjectedStudent(nn.Module):
         features = outputs.features[self._stage]
         if self._scale < 1:
             height, width = (max(1, round(side * self._scale)) for side in features.shape[2:])
-            features = adaptive_avg_pool2d(features, (height, width))
+            features = pool_to(features, height, width)
         projected = self.projector(features)
         embedding = in_float32(projected).mean(dim=(2, 3))
         return Outputs(
