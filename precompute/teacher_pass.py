@@ -85,7 +85,6 @@ def fix_numerics(device: torch.device) -> None:
     Must come before the first CUDA kernel and the first compilation. On the CPU the teacher runs on one thread: one,
     two and three gave the same bits for ResNet, MobileNet, ViT and ConvNeXt with torch 2.15, but nobody promises that.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it alone
     os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # no kernels chosen by a stopwatch
     # a second batch size would replace the kernels of the first by others for all sizes
     os.environ.setdefault("TORCH_DYNAMO_AUTOMATIC_DYNAMIC_SHAPES", "0")

@@ -155,7 +155,8 @@ class Numerics:
             float32.
         channels_last: memory format of networks and images.
         compile: torch.compile student and teacher.
-        sync_bn: batch statistics over all ranks' micro-batches (ties the result to the number of ranks).
+        sync_bn: batch statistics over all ranks' micro-batches, of student and connectors (ties the result to the
+            number of ranks).
         deterministic: only deterministic device kernels, no autotuning; slower.
     """
 

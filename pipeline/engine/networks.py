@@ -1,11 +1,13 @@
 """Teacher, student and method of a run, built from its configuration."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.core.config import RunConfig
 from pipeline.core.dist import World
@@ -83,10 +85,10 @@ def build_networks(config: RunConfig, choice: TeacherChoice, *, index: Index, wo
     online = _online(config, choice, method.needs, num_classes, world, memory_format)
     method.build(_setting(config, choice, method.needs, index, student, online))
     module = method.student_network(student)
-    if config.numerics.sync_bn:
-        module = _synchronise_batch_norm(module, config, world)
     numerics = StudentNumerics(world.device, config.numerics.amp, config.optimisation.label_smoothing)
     distiller = Distiller(module, method, numerics, compiled=config.numerics.compile)  # type: ignore[arg-type]
+    if config.numerics.sync_bn:
+        synchronise_batch_norm(distiller, config, world)
     distiller = distiller.to(device=world.device, memory_format=memory_format)  # type: ignore[call-overload]
     return Networks(
         distiller=distiller,
@@ -104,7 +106,12 @@ def preparation(
 
 
 def set_kernels(*, deterministic: bool) -> None:
-    """Choose between deterministic kernels and the fastest ones, for the whole process."""
+    """Choose between deterministic kernels and the fastest ones, for the whole process.
+
+    Must come before the first CUDA kernel: cuBLAS reads its variable once.
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it alone
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cudnn.deterministic = deterministic
@@ -203,7 +210,12 @@ def _check_same_weights(name: str, network: Network, stored: StoredOutputs) -> N
         )
 
 
-def _synchronise_batch_norm(student: nn.Module, config: RunConfig, world: World) -> nn.Module:
+def synchronise_batch_norm(distiller: Distiller, config: RunConfig, world: World) -> None:
+    """Replace each BatchNorm, the student's and those of the method's connectors, by one over all ranks; in place.
+
+    Raises:
+        ConfigError: no CUDA device, or a deal in which some ranks would wait for others for ever.
+    """
     if world.device.type != "cuda":
         raise ConfigError("--sync-bn needs CUDA devices: PyTorch has no synchronised BatchNorm on the CPU")
     micro_batches = config.optimisation.micro_batches or world.size
@@ -212,4 +224,8 @@ def _synchronise_batch_norm(student: nn.Module, config: RunConfig, world: World)
             "--sync-bn needs the same number of micro-batches on every rank:"
             f" {micro_batches} micro-batches, {world.size} ranks"
         )
-    return nn.SyncBatchNorm.convert_sync_batchnorm(student)
+    plain = {name: layer for name, layer in distiller.named_modules() if isinstance(layer, _BatchNorm)}
+    nn.SyncBatchNorm.convert_sync_batchnorm(distiller)
+    for name, layer in plain.items():  # a tap may sit on one (DenseNet's stage4), and PyTorch leaves hooks behind
+        replaced = distiller.get_submodule(name)
+        replaced._forward_hooks, replaced._forward_pre_hooks = layer._forward_hooks, layer._forward_pre_hooks
