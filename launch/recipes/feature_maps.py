@@ -2,6 +2,7 @@
 
 from launch.recipes.code_bases import (
     CTKD,
+    CTKD_IN_8,
     MDISTILLER,
     OFD,
     R34_R18,
@@ -68,7 +69,7 @@ def at_r50_mbv1(
 
 
 def sp_r34_r18(
-    files: Files, pair: Pair = R34_R18, loss: SPLoss = SPLoss(kd=1.0), settings: Settings = CTKD
+    files: Files, pair: Pair = R34_R18, loss: SPLoss = SPLoss(kd=1.0), settings: Settings = CTKD_IN_8
 ) -> RunConfig:
     """Similarity-preserving distillation and KD of ResNet-34 to ResNet-18, as in CTKD.
 
@@ -76,7 +77,8 @@ def sp_r34_r18(
 
     Published: 70.62 (README).
     Cost: 120 epochs, 1.7 times the arithmetic of ResNet-18 from labels.
-    The term falls as one over the micro-batch: --micro-batches 4 is CTKD on four GPUs.
+    The term falls as one over the micro-batch: --micro-batches 8 is CTKD's eight GPUs, and the default.
+    More ranks need more of them, and --reference-batch 32.
     """
     return distilled("sp_r34_r18", files, *pair, loss, settings)
 
@@ -103,7 +105,7 @@ def semckd_r34_r18(
 
     Published: 70.87 (README).
     Cost: 90 epochs, 4.8 times the arithmetic of ResNet-18 from labels.
-    54.8 M parameters beside the student's, for the micro-batch of the first start: keep --micro-batches.
+    54.8 M parameters beside the student's, for micro-batches of 32, its authors' on eight GPUs: keep --micro-batches.
     """
     return distilled("semckd_r34_r18", files, *pair, loss, settings)
 
@@ -140,11 +142,12 @@ def reviewkd_r50_mbv1(
 def ofd_r34_r18(
     files: Files, pair: Pair = R34_R18, loss: OFDLoss = OFDLoss(teacher_mode="train"), settings: Settings = OFD
 ) -> RunConfig:
-    """Overhaul of feature distillation (margin ReLU), ResNet-34 to ResNet-18, as its authors train it.
+    """Overhaul of feature distillation (margin ReLU), ResNet-34 to ResNet-18, with its authors' settings.
 
     torchrun --nproc_per_node=8 launch/imagenet.py ofd_r34_r18 --data DIR --out runs/ofd_r34_r18
 
-    Published: 70.81 (unchecked), 71.08 (NORM).
+    Published: 70.81 (unchecked), 71.08 (README of NORM), not by its authors, who train ResNet-50 to MobileNet and
+    ResNet-152 to ResNet-50.
     Cost: 100 epochs, 1.7 times the arithmetic of ResNet-18 from labels.
     """
     return distilled("ofd_r34_r18", files, *pair, loss, settings)

@@ -14,8 +14,11 @@ def kd_r34_r18(files: Files, pair: Pair = R34_R18, loss: KDLoss = KDLoss(), sett
 
     torchrun --nproc_per_node=8 launch/imagenet.py kd_r34_r18 --data DIR --out runs/kd_r34_r18
 
-    Published: 70.66 and 71.03 (READMEs), 71.37 (torchdistill), over several settings.
+    Published: 70.83 (CTKD's README), 70.27 and 70.48 (reproduced, in its issue 7). With other settings: 71.03
+    (mdistiller's README: ce 0.5, kd 0.5, T = 1, batch 512, 100 epochs), 71.37 (torchdistill: the same loss, batch 768,
+    100 epochs), 70.66 (CRD's baseline in READMEs; by its author ce 0.5, kd 0.9, 100 epochs).
     Cost: 120 epochs, 1.7 times the arithmetic of ResNet-18 from labels.
+    CTKD's teacher is a checkpoint of its own, 73.96 by its README; here it is torchvision's, 73.31.
     mdistiller: --ce 0.5 --kd 0.5 --temperature 1 --batch 512 --lr 0.2 --epochs 100.
     """
     return distilled("kd_r34_r18", files, *pair, loss, settings)
@@ -26,7 +29,8 @@ def kd_r50_mbv1(files: Files, pair: Pair = R50_MBV1, loss: KDLoss = KDLoss(), se
 
     torchrun --nproc_per_node=8 launch/imagenet.py kd_r50_mbv1 --data DIR --out runs/kd_r50_mbv1
 
-    Published: 70.50 (README), 68.58 (unchecked), over several settings.
+    Published: none with these settings. With others: 70.50 (mdistiller's README: ce 0.5, kd 0.5, T = 1, batch 512,
+    100 epochs), 68.58 (unchecked).
     Cost: 120 epochs, 3.4 times the arithmetic of MobileNetV1 from labels.
     """
     return distilled("kd_r50_mbv1", files, *pair, loss, settings)
@@ -67,7 +71,8 @@ def dist_r34_r18(
 
     Published: 72.07 (README), 71.95 (reproduced).
     Cost: 100 epochs, 1.7 times the arithmetic of ResNet-18 from labels.
-    Part of it is the training: Nesterov's momentum, no decay of BatchNorm and biases; 256 = 8 micro-batches of 32.
+    Part of it is the training: Nesterov's momentum, no decay of BatchNorm and biases; 256 = 8 micro-batches of 32,
+    over which classes are correlated. More than 8 ranks need --micro-batches.
     """
     return distilled("dist_r34_r18", files, *pair, loss, settings)
 
@@ -81,7 +86,8 @@ def dist_r50_mbv1(
 
     Published: 73.24 (README).
     Cost: 100 epochs, 3.4 times the arithmetic of MobileNetV1 from labels.
-    Part of it is the training: Nesterov's momentum, no decay of BatchNorm and biases; 256 = 8 micro-batches of 32.
+    Part of it is the training: Nesterov's momentum, no decay of BatchNorm and biases; 256 = 8 micro-batches of 32,
+    over which classes are correlated. More than 8 ranks need --micro-batches.
     """
     return distilled("dist_r50_mbv1", files, *pair, loss, settings)
 

@@ -11,8 +11,9 @@ from pipeline.methods.parts import in_float32
 INFO = MethodInfo(
     paper="Hinton et al. 2015, arXiv:1503.02531",
     published={
-        R34_R18: "70.66 and 71.03 (READMEs), 71.37 (torchdistill)",
-        R50_MV1: "70.50 (README), 68.58 (unchecked)",
+        R34_R18: "70.83 (CTKD's README), 70.27 and 70.48 (reproduced, in its issue 7);"
+        " other settings: 71.03 (mdistiller's README), 71.37 (torchdistill), 70.66 (CRD's baseline in READMEs)",
+        R50_MV1: "70.50 (mdistiller's README), 68.58 (unchecked)",
     },
 )
 

@@ -87,7 +87,7 @@ def teacher(data: Path) -> str:
 @pytest.fixture(scope="module")
 def runs(data: Path, teacher: str) -> Path:
     """All students, half of them in each of two processes."""
-    common = f"--student demo_student --lr 0.02 --epochs {EPOCHS} --eval-every {EPOCHS} {_TRAINING}"
+    common = f"--student demo_student --lr 0.02 --epochs {EPOCHS} --eval-every {EPOCHS} {_TRAINING} --micro-batches 1"
     lines = []
     for label, line in STUDENTS.items():
         recipe, *own = line.split()

@@ -18,6 +18,7 @@ from launch.recipes.losses import CTKDLoss, KLLoss, Loss
 from launch.recipes.registry import all_recipes
 from pipeline.core.config import Files, RunConfig, Settings
 from pipeline.core.errors import ConfigError
+from pipeline.engine.optim import learning_rate
 from pipeline.methods.base import R34_R18, R50_MV1, R50_R18
 from pipeline.methods.registry import build_method, method_module, method_names
 
@@ -134,6 +135,23 @@ def test_the_learning_rate_is_a_tenth_for_256_images(recipe: str) -> None:
     optimisation = config_of(recipe).optimisation
     assert optimisation.lr == pytest.approx(0.1 * optimisation.batch / 256)
     assert (optimisation.weight_decay, optimisation.schedule, optimisation.gamma) == (1e-4, "step", 0.1)
+
+
+def test_losses_of_a_whole_micro_batch_take_that_of_their_authors_gpus() -> None:
+    """Eight times 32 images, on any number of ranks up to eight; other losses are cut as there are ranks."""
+    for recipe in all_recipes():
+        config = config_of(recipe)
+        method = config.method_args.get("base", config.method)
+        coupled = method in ("dist", "pkt", "semckd", "sp")
+        assert config.optimisation.micro_batches == (8 if coupled else None), recipe
+        assert not coupled or config.optimisation.batch == 256
+
+
+@pytest.mark.parametrize("recipe", ["ofd_r34_r18", "ofd_r50_mbv1"])
+def test_ofd_decays_when_its_script_does(recipe: str) -> None:
+    optimisation = config_of(recipe).optimisation
+    for epoch in range(1, optimisation.epochs + 1):  # as the script counts them
+        assert learning_rate(optimisation, epoch - 1, 1) == pytest.approx(0.1 * 0.1 ** (epoch // 30))
 
 
 @pytest.mark.parametrize("recipe", [name for name in all_recipes() if config_of(name).method != "supervised"])
