@@ -8,12 +8,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from launch.recipes.registry import all_recipes
+from pipeline.core.config import Files
 from pipeline.methods import base
-from pipeline.methods.base import MethodInput, Setting
+from pipeline.methods.base import R34_R18, R50_MV1, R50_R18, MethodInput, Setting
 from pipeline.methods.parts import seeded
+from pipeline.methods.registry import method_module, method_names
 from pipeline.models.outputs import Outputs
 
 README = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text()
+_FIGURE = re.compile(r"\d\d\.\d\d")
 
 
 def test_the_method_of_the_example_trains_its_connector_and_the_student() -> None:
@@ -40,3 +43,30 @@ def test_every_recipe_stands_in_the_table() -> None:
     for stem in re.findall(r"(\w+_)\*", README):
         named |= {f"{stem}r34_r18", f"{stem}r50_mbv1"}
     assert sorted(set(all_recipes()) - named) == []
+
+
+def test_figures_of_the_table_are_published_ones_and_marked_where_nobody_looked_them_up() -> None:
+    seen = set()
+    for first_recipe, cells in _rows():
+        method = all_recipes()[first_recipe](Files(out=Path("run"))).method
+        seen.add(method)
+        published = method_module(method).INFO.published
+        for cell, pairs in zip(cells, ((R34_R18, R50_R18), (R50_MV1,)), strict=True):
+            told = "; ".join(published.get(pair, "") for pair in pairs)
+            assert set(_FIGURE.findall(cell)) <= set(_FIGURE.findall(told)), f"{method}: {cell}; INFO says: {told}"
+            marked = set(re.findall(rf"~({_FIGURE.pattern})", cell))
+            assert marked == _unchecked(told) & set(_FIGURE.findall(cell)), f"{method}: {cell}; INFO says: {told}"
+    assert seen == set(method_names())
+
+
+def _rows() -> list[tuple[str, list[str]]]:
+    """Of the table of methods: each row's first recipe, and its two cells of figures."""
+    table = README.partition("| method | recipes |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    return [(re.findall(r"`(\w+\*?)`", row[1])[0].replace("*", "r34_r18"), row[-2:]) for row in rows]
+
+
+def _unchecked(told: str) -> set[str]:
+    """Those of an INFO's figures that the parenthesis after them calls so."""
+    parts = re.findall(r"([^();]*)\(([^()]*)\)", told)
+    return {figure for figures, source in parts if "unchecked" in source for figure in _FIGURE.findall(figures)}
