@@ -64,6 +64,11 @@ class SRRL(Method):
         """Make the connector and keep the teacher's classifier, which is no part of a checkpoint."""
         if setting.head is None:
             raise ConfigError("srrl reads the student's features by the teacher's classifier, and none was found")
+        if self._form == "pooled" and setting.micro_batch < 2:
+            raise ConfigError(
+                "srrl's pooled form normalises the embedding over the micro-batch, which must be 2 or more: got"
+                f" {setting.micro_batch}. Raise --batch or lower --micro-batches, or take the form 'map'."
+            )
         weight, bias = setting.head
         self.register_buffer("head_weight", weight.clone(), persistent=False)
         self.register_buffer("head_bias", bias.clone(), persistent=False)
