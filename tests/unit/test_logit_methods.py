@@ -255,7 +255,7 @@ def test_methods_refuse_a_run_without_what_they_need() -> None:
 def test_srrl_on_embeddings_needs_two_samples() -> None:
     head, maps = (torch.zeros(4, 6), torch.zeros(4)), {"stage4": (5, 2, 2)}
     alone = setting(head=head, student_maps=maps, micro_batch=1)
-    with pytest.raises(ConfigError, match="2 or more: got 1.*--micro-batches.*'map'"):
+    with pytest.raises(ConfigError, match=r"2 or more: got 1.*--micro-batches.*'map'"):
         SRRL(form="pooled").build(alone)
     SRRL(form="map").build(alone)
     SRRL(form="pooled").build(setting(head=head, micro_batch=2))
