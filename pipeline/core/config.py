@@ -104,7 +104,7 @@ class Optimisation:
     Attributes:
         epochs: passes over the training data.
         batch: global batch, over all ranks.
-        micro_batches: equal parts of the batch, dealt whole to ranks (default: one a rank at the first start). Results
+        micro_batches: equal parts of the batch, dealt whole to ranks (None: one a rank at the first start). Results
             do not depend on the number of ranks for a fixed number of micro-batches.
         lr: learning rate at the given batch.
         optimizer: sgd, adam or adamw.

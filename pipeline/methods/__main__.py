@@ -13,7 +13,7 @@ from pipeline.methods.parts import STAGES
 from pipeline.methods.summary import PAIRS, MethodSummary, summarise
 
 _SHORT = {R34_R18: "34>18", R50_MV1: "50>MBv1"}
-_FIRST_FIGURE = re.compile(r"\d+\.\d+")
+_FIRST_FIGURE = re.compile(r"(\d+\.\d+)( \([^)]*unchecked\))?")
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def listing(methods: list[MethodSummary]) -> Group:
 
 def _table(methods: list[MethodSummary]) -> Table:
     pairs = ", ".join(f"{short} is {pair}" for pair, short in _SHORT.items())
-    caption = f"{pairs}. Trained: millions of parameters beside the student's; (1) is one number."
+    caption = f"{pairs}. Trained: millions of parameters beside the student's; (1) is one number. ~: not looked up."
     table = Table(box=SIMPLE_HEAD, caption=caption, padding=(0, 1, 0, 0), caption_justify="left")
     for heading in ("method", "reads of teacher", "store"):
         table.add_column(heading, overflow="fold")
@@ -47,9 +47,9 @@ def _sources(method: MethodSummary) -> Text:
 
 
 def _top1(method: MethodSummary, pair: str) -> str:
-    """The first published figure, which is that of the method's own authors where they give one."""
+    """The first published figure, which is that of the method's own authors where they give one; ~ if unchecked."""
     figure = _FIRST_FIGURE.search(method.info.published.get(pair, ""))
-    return figure[0] if figure else "-"
+    return f"{'~' if figure[2] else ''}{figure[1]}" if figure else "-"
 
 
 def _taps(names: tuple[str, ...]) -> str:
