@@ -139,6 +139,7 @@ def _setting(
         teacher_dim=None if head is None else head[0].shape[1],
         class_counts=tuple(int(count) for count in counts),
         micro_batch=config.optimisation.batch // micro_batches,
+        resolution=views.resolution,
         head=head,
         teacher_norms={} if online is None else {tap: norm_values(online.network, tap) for tap in needs.norms},
         seed=config.optimisation.run_seed,

@@ -119,6 +119,7 @@ class Setting:
         num_classes: C of the logits.
         class_counts: samples of each class of the whole data set; ids are contiguous by class, in label order.
         micro_batch: B of every batch that `forward` sees in training.
+        resolution: side of the images in pixels.
         head: the teacher's classifier, weight (C, D) and bias (C,) in float32, where `needs` names it.
         teacher_norms: scale and shift (C_k,) in float32 of the BatchNorm that ends in each tap of `Needs.norms`.
         seed: for the initial values of trainable parts (use `derive_seed` with a position of the method's own).
@@ -131,6 +132,7 @@ class Setting:
     teacher_dim: int | None = None
     class_counts: tuple[int, ...] = ()
     micro_batch: int = 1
+    resolution: int = 224
     head: tuple[torch.Tensor, torch.Tensor] | None = None
     teacher_norms: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     seed: int = 0

@@ -13,6 +13,7 @@ from pipeline.methods.parts import convolution, in_float32, pool_larger, pool_to
 from pipeline.models.head import Float32Linear
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
+from pipeline.models.trim import cut_tail
 
 INFO = MethodInfo(
     paper="Chen et al. 2022, arXiv:2203.14001",
@@ -30,8 +31,8 @@ _POOLING_RTOL = 0.05  # half precision maps
 class SimKD(Method):
     """Mean squared error between the projected last map of the student and the teacher's last map.
 
-    The student that is trained, evaluated and saved is the network without its classifier, the projector and the
-    teacher's classifier: `student_network`. Labels are not used, unless `ce` is given.
+    The student that is trained, evaluated and saved is the network up to its last map, the projector and the teacher's
+    classifier: `student_network`. Labels are not used, unless `ce` is given.
 
     Args:
         ce: weight of the cross-entropy of the projected student's logits.
@@ -76,7 +77,14 @@ class SimKD(Method):
         def make(network: nn.Module) -> nn.Module:
             with seeded(setting.seed, "simkd"):
                 projector, classifier = Projector(student[0], teacher[0], factor=self._factor), _frozen(head)
-            return ProjectedStudent(network, projector, classifier, stage=self._stage, scale=teacher[1] / student[1])
+            return ProjectedStudent(
+                network,
+                projector,
+                classifier,
+                stage=self._stage,
+                scale=teacher[1] / student[1],
+                resolution=setting.resolution,
+            )
 
         self._make_student = make
 
@@ -86,7 +94,7 @@ class SimKD(Method):
         return Needs(teacher=frozenset({"logits", "head", self._stage}), student=frozenset({self._stage}))
 
     def student_network(self, student: nn.Module) -> nn.Module:
-        """`student` without its classifier, with the projector and the teacher's classifier."""
+        """`student` up to the last map, with the projector and the teacher's classifier."""
         assert self._make_student is not None, "build comes first"
         return self._make_student(student)
 
@@ -116,19 +124,29 @@ class ProjectedStudent(nn.Module):
     """A student whose logits are the teacher's classifier applied to its projected and pooled last map.
 
     Args:
-        network: the student with the tap `stage`; loses its own classifier.
+        network: the student with the tap `stage`; loses its classifier and all that the map does not depend on.
         projector: from the student's channels to the teacher's.
         head: the teacher's classifier, frozen.
         stage: the last map.
         scale: the teacher's map's side over the student's; below 1 the student's map is pooled to it first.
+        resolution: side of an image that the network takes, in pixels.
     """
 
     def __init__(
-        self, network: nn.Module, projector: nn.Module, head: Float32Linear, *, stage: str, scale: float
+        self,
+        network: nn.Module,
+        projector: nn.Module,
+        head: Float32Linear,
+        *,
+        stage: str,
+        scale: float,
+        resolution: int,
     ) -> None:
         super().__init__()
+        self.cut: tuple[str, ...] = ()
         if isinstance(network, Network):
             network.drop_classifier()
+            self.cut = cut_tail(network, stage, resolution)
         self.network, self.projector, self.head = network, projector, head
         self._stage, self._scale = stage, scale
         self.register_buffer("scale", torch.tensor(scale))  # for `restore`; reading it in forward would wait for a GPU
@@ -152,20 +170,26 @@ class ProjectedStudent(nn.Module):
         )
 
 
-def restore(network: Network, state: Mapping[str, Tensor], *, stage: str = "stage4") -> ProjectedStudent:
+def restore(
+    network: Network, state: Mapping[str, Tensor], *, stage: str = "stage4", resolution: int = 224
+) -> ProjectedStudent:
     """The student of a saved SimKD run, ready for evaluation.
 
     Args:
-        network: a fresh student network of the run's kind with the tap `stage`; loses its classifier.
+        network: a fresh student network of the run's kind with the tap `stage`; loses what comes after it.
         state: "model" of RUN/student.pt.
         stage: the run's.
+        resolution: side of an image that the network takes, in pixels.
     """
     inner, channels = state["projector.0.weight"].shape[:2]
     width = len(state["projector.6.weight"])
     projector = Projector(channels, width, factor=width // inner)
     head = _frozen((state["head.weight"], state["head.bias"]))
-    student = ProjectedStudent(network, projector, head, stage=stage, scale=float(state["scale"]))
-    student.load_state_dict(dict(state))
+    scale = float(state["scale"])
+    student = ProjectedStudent(network, projector, head, stage=stage, scale=scale, resolution=resolution)
+    # students of earlier versions still have the layers that are cut now
+    cut = tuple(f"network.model.{path}." for path in student.cut)
+    student.load_state_dict({key: value for key, value in state.items() if not key.startswith(cut)})
     return student.eval()
 
 

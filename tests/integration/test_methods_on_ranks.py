@@ -1,14 +1,18 @@
 """Methods do not depend on the number of ranks: gradients, trained parts and banks after steps on one and on two."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from jobs import run_on_ranks
-from method_cases import CASES, batch_of, train_step_of
+from method_cases import CASES, MICRO_BATCH, SAMPLES, Case, batch_of, config_of, networks_of, train_step_of
 
 from pipeline.core.dist import World
+from pipeline.data.order import Order
+from pipeline.engine.step import TrainStep, build_train_step
 
 NUM_STEPS, MICRO_BATCHES = 2, 3  # an uneven deal: of two ranks, one runs two micro-batches and one runs one
 SKIPPED = ("kd-cross_entropy", "ctkd-linear", "ctkd-dkd", "lskd-dkd")  # nothing that other cases do not have
@@ -21,8 +25,21 @@ def train(world: World) -> dict[str, Any]:
     return {str(case): _train(case, world) for case in TESTED}
 
 
+def train_with_a_tail(world: World) -> dict[str, Any]:
+    """Two steps of SimKD with a student that has layers between its last map and its classifier."""
+    torch.set_num_threads(1)
+    config = replace(config_of(Case("simkd"), micro_batches=MICRO_BATCHES), student="shufflenet_v2_x0_5")
+    order = Order(np.arange(SAMPLES), 0, MICRO_BATCH, MICRO_BATCHES)
+    step = build_train_step(config, networks_of(config, world), order, world)
+    return _steps(step, order, world)
+
+
 def _train(case: Any, world: World) -> dict[str, Any]:
     step, order = train_step_of(case, world, micro_batches=MICRO_BATCHES)
+    return _steps(step, order, world)
+
+
+def _steps(step: TrainStep, order: Order, world: World) -> dict[str, Any]:
     step.settle(order.micro_batch, 64)
     own = order.deal(world.rank, world.size)
     losses = []
@@ -58,3 +75,10 @@ def test_two_ranks_give_what_one_gives(results: dict[int, list[dict[str, Any]]],
         for part, expected in alone[kind].items():
             scale = max(map(abs, expected[1:]), default=0.0)
             assert first[kind][part] == pytest.approx(expected, rel=rtol, abs=rtol * scale + 1e-6), (kind, part)
+
+
+def test_a_simkd_student_with_a_tail_trains_on_two_ranks(tmp_path: Path) -> None:
+    first, second = run_on_ranks(train_with_a_tail, size=2, folder=tmp_path)
+    assert first == second
+    assert first["gradients"]
+    assert not any("conv5" in name for name in first["state"])

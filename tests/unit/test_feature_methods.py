@@ -1,6 +1,7 @@
 """Do the methods on feature maps have the sizes that are known of them, and say no where they must?"""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torchvision import models
 
 from pipeline.core.errors import ConfigError
 from pipeline.engine.distiller import Distiller, StudentNumerics
@@ -85,11 +87,11 @@ def test_simkds_student_grows_by_the_projector(
     assert not list(method.parameters())
 
 
-def networks(method: Method) -> tuple[nn.Module, Network]:
-    """The demo's student, as the method makes it, and its teacher, for 64-pixel images."""
+def networks(method: Method, student: Callable[..., nn.Module] = demo_student) -> tuple[nn.Module, Network]:
+    """A student, by default the demo's, as the method makes it, and the demo's teacher, for 64-pixel images."""
     needs = method.needs
     torch.manual_seed(1)
-    student = Network(demo_student(num_classes=CLASSES), taps=sorted(needs.student))
+    student = Network(student(num_classes=CLASSES), taps=sorted(needs.student))
     maps = needs.teacher - {"logits", "embedding", "head"}
     teacher = Network(demo_teacher(num_classes=CLASSES), taps=sorted(maps)).requires_grad_(False)
     method.build(
@@ -100,6 +102,7 @@ def networks(method: Method) -> tuple[nn.Module, Network]:
             student_maps=map_shapes(student, 64),
             teacher_maps=map_shapes(teacher, 64),
             micro_batch=BATCH,
+            resolution=64,
             head=head_values(teacher),
             teacher_norms={tap: norm_values(teacher, tap) for tap in needs.norms},
         )
@@ -154,9 +157,12 @@ def test_initial_values_are_a_function_of_the_seed(name: str) -> None:
         assert torch.equal(value, states[1][key]), key
 
 
-def test_simkds_student_under_ddp_uses_every_parameter(images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [demo_student, models.shufflenet_v2_x0_5, models.mobilenet_v2, models.vgg11_bn])
+def test_simkds_student_under_ddp_uses_every_parameter(
+    kind: Callable[..., nn.Module], images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
     method = SimKD()
-    student, teacher = networks(method)
+    student, teacher = networks(method, kind)
     numerics = StudentNumerics(torch.device("cpu"), amp="off", label_smoothing=0.0)
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
     try:
@@ -196,6 +202,28 @@ def test_simkds_saved_student_comes_back(images: Tensor, tmp_path: Path) -> None
     plain = Network(demo_student(num_classes=CLASSES))
     with pytest.raises(ConfigError, match=r"SimKD student.*\n?.*simkd\.restore"):
         load_state(plain.model, student.model.state_dict(), name="demo_student@student.pt", head=plain.head_path)
+
+
+def test_simkds_student_ends_at_its_last_map(images: Tensor, tmp_path: Path) -> None:
+    whole = models.shufflenet_v2_x0_5(num_classes=CLASSES)
+    expected = copy.deepcopy(whole)
+    student, _ = networks(SimKD(), lambda num_classes: whole)
+    assert not [key for key in student.state_dict() if key.startswith(("network.model.conv5", "network.model.fc"))]
+    torch.testing.assert_close(student.eval()(images).logits, _simkd_by_hand(student, expected.eval(), images))
+    torch.save(student.model.state_dict(), tmp_path / "student.pt")
+    saved = torch.load(tmp_path / "student.pt", weights_only=True)
+    earlier = {**saved, **{f"network.model.conv5.{key}": value for key, value in expected.conv5.state_dict().items()}}
+    for state in (saved, earlier):
+        fresh = Network(models.shufflenet_v2_x0_5(num_classes=CLASSES), taps=("stage4",))
+        torch.testing.assert_close(restore(fresh, state)(images).logits, student(images).logits)
+    other = Network(models.shufflenet_v2_x1_0(num_classes=CLASSES), taps=("stage4",))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        restore(other, saved)
+
+
+def _simkd_by_hand(student: nn.Module, whole: nn.Module, images: Tensor) -> Tensor:
+    features = Network(whole, taps=("stage4",))(images).features["stage4"]
+    return student.head(student.projector(features).mean(dim=(2, 3)))
 
 
 def test_simkd_refuses_a_head_that_is_not_on_the_last_map() -> None:
