@@ -5,11 +5,14 @@ compared field by field, except for `FREE_FIELDS`, which cannot change a number 
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import ABOVE_0, ANY, NOT_NEGATIVE, SEED, SHARE, Range
 
 Amp = Literal["auto", "off", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -270,6 +273,23 @@ FREE_FIELDS = frozenset(
     }
 )
 
+# What each number may be; names are unique over all groups, as flags are.
+_RANGES = {
+    **dict.fromkeys(("resolution", "val_resolution", "num_views", "std", "teacher_std"), ABOVE_0),
+    **dict.fromkeys(("epochs", "batch", "micro_batches", "max_steps", "lr", "clip_norm"), ABOVE_0),
+    **dict.fromkeys(("threads", "prefetch", "eval_every", "eval_batch", "checkpoint_every"), ABOVE_0),
+    **dict.fromkeys(("keep", "log_every", "synthetic_samples", "synthetic_classes"), ABOVE_0),
+    **dict.fromkeys(("max_divergence", "weight_decay", "milestones", "warmup_epochs"), NOT_NEGATIVE),
+    **dict.fromkeys(("momentum", "betas", "label_smoothing"), SHARE),
+    **dict.fromkeys(("mean", "teacher_mean"), Range(least=0, most=1)),  # of pixels that are 0..1, not 0..255
+    **dict.fromkeys(("plan_seed", "run_seed"), SEED),
+    "gamma": Range(above=0, most=1),
+    "ema_decay": Range(above=0, below=1),
+}
+_TRAINING_NAMES = {
+    item.name for group in (Files, Views, Teaching, Optimisation, Numerics, Running) for item in fields(group)
+}
+
 
 def first_difference(saved: RunConfig, now: RunConfig) -> tuple[str, Any, Any] | None:
     """The first field, as `group.field`, that two configurations do not share, with both values."""
@@ -280,34 +300,46 @@ def first_difference(saved: RunConfig, now: RunConfig) -> tuple[str, Any, Any] |
 
 
 def check_config(config: RunConfig) -> None:
-    """Refuse values that no run can have, by field name."""
-    optimisation, views, running = config.optimisation, config.views, config.running
-    _positive("--epochs", optimisation.epochs)
-    _positive("--batch", optimisation.batch)
-    _positive("--resolution", views.resolution)
-    _positive("--lr", optimisation.lr)
-    _positive("--eval-batch", running.eval_batch)
-    _positive("--eval-every", running.eval_every)
-    _positive("--keep", running.keep)
-    _positive("--log-every", running.log_every)
-    _positive("--prefetch", running.prefetch)
-    for name, value in (
-        ("--micro-batches", optimisation.micro_batches),
-        ("--max-steps", optimisation.max_steps),
-        ("--num-views", views.num_views),
-        ("--threads", running.threads),
-        ("--checkpoint-every", running.checkpoint_every),
-        ("--val-resolution", views.val_resolution),
-    ):
-        if value is not None:
-            _positive(name, value)
+    """Refuse values that no run can have, by flag."""
+    for path, value in _numbers(config.to_json(), ""):
+        group, _, name = path.rpartition(".")
+        of_method = group.startswith(".method_args")
+        numbers = ANY if of_method else _RANGES.get(name, ANY)  # a method's ranges are its constructor's
+        numbers.check(method_flag(name) if of_method else flag(name), value)
     _check_teaching(config)
+    optimisation = config.optimisation
     if optimisation.nesterov and (optimisation.optimizer != "sgd" or optimisation.momentum == 0):
         raise ConfigError("--nesterov needs --optimizer sgd and a momentum above 0")
-    if optimisation.ema_decay is not None and not 0 < optimisation.ema_decay < 1:
-        raise ConfigError(f"--ema-decay must lie between 0 and 1, got {optimisation.ema_decay}")
-    if not 0 <= optimisation.label_smoothing < 1:
-        raise ConfigError(f"--label-smoothing must lie in 0..1, got {optimisation.label_smoothing}")
+    milestones = optimisation.milestones
+    if any(late <= early for early, late in pairwise(milestones)):
+        raise ConfigError(f"--milestones must rise, got {_joined(milestones)}: give {_joined(sorted(set(milestones)))}")
+
+
+def schedule_warnings(optimisation: Optimisation) -> list[str]:
+    """What a schedule may be and is hardly meant to be: a rate that is never lowered, or never reached."""
+    epochs, milestones = optimisation.epochs, optimisation.milestones
+    warnings = []
+    if optimisation.schedule == "step" and milestones and min(milestones) >= epochs:
+        warnings.append(
+            f"the learning rate is never lowered: --epochs {epochs} end before the first of --milestones"
+            f" {_joined(milestones)}. Give milestones below {epochs}, or --schedule cosine."
+        )
+    if optimisation.warmup_epochs >= epochs:
+        warnings.append(
+            f"the learning rate rises to the end: --warmup-epochs {optimisation.warmup_epochs:g} of --epochs {epochs}."
+            " Give fewer epochs of warm-up."
+        )
+    return warnings
+
+
+def flag(name: str) -> str:
+    """The flag of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def method_flag(name: str) -> str:
+    """The flag of a method's hyper-parameter: `--method-NAME` where the training has one of its own that is --NAME."""
+    return flag(f"method_{name}" if name in _TRAINING_NAMES else name)
 
 
 def _check_teaching(config: RunConfig) -> None:
@@ -316,13 +348,23 @@ def _check_teaching(config: RunConfig) -> None:
         raise ConfigError(f"--teacher-source {teaching.teacher_source} reads a store: give --store DIR")
     if store is None and config.files.stage is not None:
         raise ConfigError("--stage copies views of a store: give --store DIR")
-    if teaching.max_divergence is not None and not teaching.max_divergence >= 0:
-        raise ConfigError(f"--max-divergence is a KL divergence, 0 or more; got {teaching.max_divergence}")
 
 
-def _positive(name: str, value: float) -> None:
-    if value <= 0:
-        raise ConfigError(f"{name} must be above 0, got {value}")
+def _joined(numbers: Iterable[int]) -> str:
+    return " ".join(map(str, numbers))
+
+
+def _numbers(value: Any, path: str) -> Iterator[tuple[str, float | list[float]]]:
+    """Every number and every list of numbers of a JSON object, by its path."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _numbers(part, f"{path}.{name}")
+    elif _is_number(value) or (isinstance(value, list) and all(map(_is_number, value))):
+        yield path, value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _pairs(saved: Any, now: Any, prefix: str) -> list[tuple[str, Any, Any]]:

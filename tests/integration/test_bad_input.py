@@ -83,7 +83,7 @@ def refused(run: Path, *flags: str, recipe: str = "smoke") -> RefluxError:
         (["--resolution", "-1"], ["--resolution", "-1"]),
         (["--ema-decay", "1.5"], ["--ema-decay", "1.5"]),
         (["--temperature", "0"], ["--temperature", "0"]),
-        (["--run-seed", "-3"], ["run_seed", "-3"]),
+        (["--run-seed", "-3"], ["--run-seed", "-3"]),
         (["--beton", "x.beton", "--backend", "torchvision"], ["--beton", "ffcv", "torchvision"]),
         (["--backend", "ffcv"], ["no train images were named", "--beton FILE"]),
         (["--data", "/no/such/folder", "--backend", "torchvision"], ["/no/such/folder/train"]),
