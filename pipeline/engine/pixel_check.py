@@ -18,7 +18,12 @@ from pipeline.models.weights import fingerprint_of_weights
 from pipeline.models.zoo import build_network
 from pipeline.teachers.online import OnlineTeacher
 from pipeline.teachers.stored import read_rows
+from stores.manifest import Manifest
 
+# Nats of mean KL that no student can tell from nothing: a trained one is 1e-2 and more away from its teacher, a
+# thousand times as much. Measured figures alone would not do: in float32 on a CPU the noise floor is 0, and the better
+# a codec, the less another backend could differ.
+NEGLIGIBLE = 1e-5
 _NUM_ROWS = 64
 _FLOORS = 10.0
 
@@ -27,7 +32,7 @@ def check_pixels(config: RunConfig, stored: StoredOutputs, source: Source, loade
     """Compare pixel recipes; where they differ, measure what the difference does to the teacher's outputs.
 
     The same recipe passes. Another one passes while the mean KL(stored rows || teacher on this run's pixels) stays
-    within --max-divergence. A collective call; the main rank measures.
+    within --max-divergence, by default `allowed_divergence`. A collective call; the main rank measures.
 
     Raises:
         StoreError: the divergence is too great; the message has the figure.
@@ -54,13 +59,23 @@ def check_pixels(config: RunConfig, stored: StoredOutputs, source: Source, loade
     world.main_first(measure)
 
 
+def allowed_divergence(manifest: Manifest, codecs: list[str]) -> float:
+    """Mean KL, in nats, up to which pixels made in another way count as the store's own.
+
+    Ten times what precompute measured of another batch size and of the worst of the `codecs`, and never less than
+    NEGLIGIBLE.
+    """
+    measured = manifest.measured
+    rounding = max(float(measured.get("codecs", {}).get(name, {}).get("kl", 0.0)) for name in codecs)
+    floor = float(measured.get("noise_floor", {}).get("kl", 0.0))
+    return max(NEGLIGIBLE, _FLOORS * (floor + rounding))
+
+
 def _limit(config: RunConfig, stored: StoredOutputs) -> float:
     if config.teaching.max_divergence is not None:
         return config.teaching.max_divergence
-    measured = stored.reader.manifest.measured
     read = [codec.id for codec in (stored.logits, stored.embedding) if codec is not None]
-    rounding = max(measured.get("codecs", {}).get(name, {}).get("kl", 0.0) for name in read)
-    return _FLOORS * float(measured.get("noise_floor", {}).get("kl", 0.0) + rounding)
+    return allowed_divergence(stored.reader.manifest, read)
 
 
 def _divergence(config: RunConfig, stored: StoredOutputs, source: Source, loader: Loader, world: World) -> float:
