@@ -54,7 +54,7 @@ class AT(Method):
         variant: Literal["repdistiller", "seed004"] = "repdistiller",
     ) -> None:
         super().__init__()
-        check_taps("stages", stages)
+        check_taps("--stages", stages)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._stages, self._variant = tuple(stages), variant
 

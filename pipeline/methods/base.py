@@ -14,6 +14,7 @@ from torch import nn
 
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import ABOVE_0, NOT_NEGATIVE
 from pipeline.kernels.kl import kl
 from pipeline.models.outputs import Outputs
 
@@ -73,10 +74,8 @@ class Weights:
 
     def __post_init__(self) -> None:
         for name in ("ce", "kd", "method"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"the weight --{name} must not be negative, got {getattr(self, name)}")
-        if self.temperature <= 0:
-            raise ConfigError(f"--temperature must be above 0, got {self.temperature}")
+            NOT_NEGATIVE.check("--weight" if name == "method" else f"--{name}", getattr(self, name))
+        ABOVE_0.check("--temperature", self.temperature)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import ABOVE_0, SHARE
 from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Setting, Weights
 from pipeline.methods.negatives import NegativeSampler, Positive
 from pipeline.methods.parts import in_float32, seeded
@@ -69,6 +70,10 @@ class CRD(Method):
         positive: Positive = "exact",
     ) -> None:
         super().__init__()
+        ABOVE_0.check("--feature-dim", feature_dim)
+        ABOVE_0.check("--num-negatives", num_negatives)
+        ABOVE_0.check("--contrast-temperature", contrast_temperature)
+        SHARE.check("--method-momentum", momentum)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._feature_dim, self._num_negatives = feature_dim, num_negatives
         self._contrast_temperature, self._momentum, self._positive = contrast_temperature, momentum, positive

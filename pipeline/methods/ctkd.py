@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import ABOVE_0
 from pipeline.kernels.kl import CTKD_EPS, kl
 from pipeline.methods.base import R34_R18, R50_MV1, MethodInfo, MethodInput, Needs, Setting
 from pipeline.methods.parts import in_float32, seeded
@@ -82,9 +83,9 @@ class CTKD(Wrapper):
             )
         super().__init__(build_method(base, {**_OF_BASE.get(base, _OF_OTHERS), **given}))
         if base != "dkd" and self.weights.kd == 0:
-            raise ConfigError(f"ctkd with base '{base}' learns the temperature of its divergence: `kd` must be above 0")
-        if loops < 1 or t_start <= 0 or t_end <= 0:
-            raise ConfigError(f"ctkd: loops, t_start, t_end must be above 0, got {loops}, {t_start}, {t_end}")
+            raise ConfigError(f"ctkd with base '{base}' learns the temperature of its divergence: --kd must be above 0")
+        for flag, value in (("--loops", loops), ("--t-start", t_start), ("--t-end", t_end), ("--hidden", hidden)):
+            ABOVE_0.check(flag, value)
         self._mode, self._schedule, self._loops = mode, schedule, loops
         self._t_start, self._t_end, self._hidden = t_start, t_end, hidden
         self._eps = CTKD_EPS if mode == "instance" and instance_form == "readme" else 0.0

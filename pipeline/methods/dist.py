@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from pipeline.core.ranges import NOT_NEGATIVE
 from pipeline.methods.base import R34_R18, R50_MV1, TEACHER_LOGITS, Method, MethodInfo, MethodInput, Needs, Weights
 from pipeline.methods.parts import in_float32
 
@@ -53,6 +54,8 @@ class DIST(Method):
         gamma: float = 1.0,
     ) -> None:
         super().__init__()
+        NOT_NEGATIVE.check("--beta", beta)
+        NOT_NEGATIVE.check("--method-gamma", gamma)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._beta, self._gamma = beta, gamma
 

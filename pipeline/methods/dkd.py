@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from pipeline.core.ranges import NOT_NEGATIVE
 from pipeline.kernels.dkd import dkd
 from pipeline.methods.base import R34_R18, R50_MV1, TEACHER_LOGITS, Method, MethodInfo, MethodInput, Needs, Weights
 
@@ -48,6 +49,8 @@ class DKD(Method):
         warmup_epochs: int = 1,
     ) -> None:
         super().__init__()
+        for flag, value in (("--alpha", alpha), ("--beta", beta), ("--method-warmup-epochs", warmup_epochs)):
+            NOT_NEGATIVE.check(flag, value)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._alpha, self._beta, self._warmup_epochs = alpha, beta, warmup_epochs
 

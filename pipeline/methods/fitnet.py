@@ -101,7 +101,7 @@ def _fitting_convolution(student: tuple[int, int, int], teacher: tuple[int, int,
     raise ConfigError(
         "FitNet as in RepDistiller needs a student's map that is larger than the teacher's, equal or just half:\n"
         f"  student: {student}\n  teacher: {teacher}\n"
-        "Choose another --stage, or --variant simkd."
+        "Choose another --method-stage, or --variant simkd."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import log_softmax
 
+from pipeline.core.ranges import NOT_NEGATIVE
 from pipeline.methods.base import R34_R18, R50_MV1, TEACHER_LOGITS, Method, MethodInfo, MethodInput, Needs, Weights
 from pipeline.methods.parts import in_float32
 
@@ -43,6 +44,7 @@ class NKD(Method):
         gamma: float = 1.5,
     ) -> None:
         super().__init__()
+        NOT_NEGATIVE.check("--method-gamma", gamma)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._gamma = gamma
 

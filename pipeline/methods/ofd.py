@@ -61,7 +61,7 @@ class OFD(Method):
         teacher_mode: Literal["eval", "train"] = "eval",
     ) -> None:
         super().__init__()
-        check_taps("stages", stages)
+        check_taps("--stages", stages)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._taps, self._teacher_mode = tuple(f"{stage}.pre" for stage in stages), teacher_mode
 

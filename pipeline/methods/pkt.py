@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import ABOVE_0
 from pipeline.methods.base import R34_R18, Method, MethodInfo, MethodInput, Needs, Weights
 from pipeline.methods.parts import in_float32
 
@@ -50,8 +50,8 @@ class PKT(Method):
         reference_batch: int | None = None,
     ) -> None:
         super().__init__()
-        if reference_batch is not None and reference_batch < 1:
-            raise ConfigError(f"reference_batch must be 1 or more, got {reference_batch}")
+        if reference_batch is not None:
+            ABOVE_0.check("--reference-batch", reference_batch)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._reference_batch = reference_batch
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import ABOVE_0, NOT_NEGATIVE
 from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Setting, Weights
 from pipeline.methods.parts import STAGES, as_computed, check_taps, convolution, in_float32, pool_to, seeded, shapes_of
 
@@ -65,11 +66,9 @@ class ReviewKD(Method):
         first_epoch: Literal[0, 1] = 0,
     ) -> None:
         super().__init__()
-        check_taps("stages", stages)
-        if mid_channels < 1 or warmup_epochs < 0:
-            raise ConfigError(
-                f"mid_channels ({mid_channels}) must be 1 or more, warmup_epochs ({warmup_epochs}) 0 or more"
-            )
+        check_taps("--stages", stages)
+        ABOVE_0.check("--mid-channels", mid_channels)
+        NOT_NEGATIVE.check("--method-warmup-epochs", warmup_epochs)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._student_taps = tuple(_tap(stage, student_maps) for stage in stages)
         self._teacher_taps = tuple(_tap(stage, teacher_maps) for stage in stages)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, softmax
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import ABOVE_0
 from pipeline.methods.base import R34_R18, Method, MethodInfo, MethodInput, Needs, Setting, Weights
 from pipeline.methods.parts import (
     STAGES,
@@ -61,9 +62,8 @@ class SemCKD(Method):
         soft: float = 1.0,
     ) -> None:
         super().__init__()
-        check_taps("stages", stages)
-        if soft <= 0:
-            raise ConfigError(f"soft must be above 0, got {soft}")
+        check_taps("--stages", stages)
+        ABOVE_0.check("--soft", soft)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._stages, self._soft, self._micro_batch = tuple(stages), soft, 0
 

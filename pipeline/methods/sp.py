@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import ABOVE_0
 from pipeline.methods.base import R34_R18, Method, MethodInfo, MethodInput, Needs, Weights
 from pipeline.methods.parts import STAGES, check_taps, in_float32
 
@@ -51,9 +51,9 @@ class SP(Method):
         reference_batch: int | None = None,
     ) -> None:
         super().__init__()
-        check_taps("stages", stages)
-        if reference_batch is not None and reference_batch < 1:
-            raise ConfigError(f"reference_batch must be 1 or more, got {reference_batch}")
+        check_taps("--stages", stages)
+        if reference_batch is not None:
+            ABOVE_0.check("--reference-batch", reference_batch)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._stages, self._reference_batch = tuple(stages), reference_batch
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import linear, mse_loss
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import NOT_NEGATIVE
 from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Setting, Weights
 from pipeline.methods.parts import as_computed, convolution, in_float32, seeded, shapes_of
 
@@ -54,6 +55,7 @@ class SRRL(Method):
         stage: str = "stage4",
     ) -> None:
         super().__init__()
+        NOT_NEGATIVE.check("--logit-weight", logit_weight)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._logit_weight, self._form, self._stage = logit_weight, form, stage
 

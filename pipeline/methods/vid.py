@@ -54,7 +54,7 @@ class VID(Method):
         stages: tuple[str, ...] = STAGES,
     ) -> None:
         super().__init__()
-        check_taps("stages", stages)
+        check_taps("--stages", stages)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._stages = tuple(stages)
 

@@ -1,11 +1,13 @@
 """Every method of the folder, and its variants, keeps the method contract."""
 
-from typing import Any
+import math
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from method_cases import CASES, PRESETS, Case, one_thread
 from method_contract import MethodContract
 
+from pipeline.core.config import method_flag
 from pipeline.core.errors import ConfigError
 from pipeline.methods.base import Method, MethodInfo, Weights
 from pipeline.methods.registry import build_method, method_module, method_names
@@ -48,6 +50,41 @@ def test_an_unknown_method_argument_or_preset_is_refused_by_name() -> None:
     ):
         with pytest.raises(ConfigError, match=told):
             build_method(name, arguments)
+
+
+def numbers_of_methods() -> list[tuple[str, str, type]]:
+    """(method, hyper-parameter, int or float) of every one that is a number, or None."""
+    found = []
+    for method in method_names():
+        for name, kind in get_type_hints(method_module(method).METHOD.__init__).items():
+            numbers = {int, float} & {kind, *get_args(kind)}
+            if numbers and (method, name) != ("simkd", "factor"):  # named without its dashes
+                found.append((method, name, numbers.pop()))
+    return found
+
+
+@pytest.mark.parametrize(("method", "name", "kind"), numbers_of_methods())
+def test_every_number_of_a_method_is_finite_and_within_bounds(method: str, name: str, kind: type) -> None:
+    for value in [-1] if kind is int else [-1.0, math.nan, math.inf]:
+        with pytest.raises(ConfigError, match=f"^{method_flag(name)} must be .*, got {value}$"):
+            build_method(method, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "told"),
+    [
+        ("ctkd", {"mode": "instance", "hidden": 0}, "--hidden must be above 0, got 0"),
+        ("crd", {"num_negatives": 0}, "--num-negatives must be above 0, got 0"),
+        ("crd", {"feature_dim": 0}, "--feature-dim must be above 0, got 0"),
+        ("crd", {"contrast_temperature": 0.0}, "--contrast-temperature must be above 0, got 0.0"),
+        ("crd", {"momentum": 1.0}, "--method-momentum must be 0 or more and below 1, got 1.0"),
+        ("lskd", {"base_args": {"temperature": 0.0}}, "--temperature must be above 0, got 0.0"),
+        ("at", {"stages": ()}, "--stages must name one feature tap or more"),
+    ],
+)
+def test_a_number_of_nothing_is_refused_by_its_flag(method: str, arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{told}"):
+        build_method(method, arguments)
 
 
 def test_arguments_win_over_their_preset() -> None:
