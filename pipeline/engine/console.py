@@ -13,6 +13,25 @@ from rich.text import Text
 _LINE_EVERY_S = 10.0
 
 
+class Lines:
+    """Single lines for a person; brackets in them are text.
+
+    Args:
+        enabled: false on ranks that stay silent.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.rich = Console(quiet=not enabled, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.rich.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        """One line that should not be overlooked."""
+        self.rich.print(Text(f"warning: {text}", style="yellow"))
+
+
 class RunConsole:
     """Progress of a run in samples, with speed, share of time spent waiting for data, loss terms and ETA.
 
@@ -24,7 +43,8 @@ class RunConsole:
     """
 
     def __init__(self, *, enabled: bool, total_steps: int, first_step: int, batch: int) -> None:
-        self._console = Console(quiet=not enabled, highlight=False, soft_wrap=not sys.stdout.isatty())
+        self._lines = Lines(enabled=enabled)
+        self._console = self._lines.rich
         self._live = enabled and self._console.is_terminal
         self._total, self._batch = total_steps, batch
         self._first, self._started = first_step, time.perf_counter()
@@ -51,16 +71,21 @@ class RunConsole:
             self._progress.stop()
 
     def say(self, text: str) -> None:
-        """One line; brackets in it are text."""
-        self._console.print(Text(text))
+        """One line."""
+        self._lines.say(text)
 
-    def warn(self, text: str) -> None:
-        """One line that should not be overlooked."""
-        self._console.print(Text(f"warning: {text}", style="yellow"))
-
-    def train(self, step: int, epoch: int, metrics: dict[str, float], *, images_per_s: float, wait: str) -> None:
-        """Show progress after `step` steps."""
-        losses = " ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name not in ("top1", "lr"))
+    def train(
+        self,
+        step: int,
+        epoch: int,
+        metrics: dict[str, float],
+        *,
+        weights: dict[str, float],
+        images_per_s: float,
+        wait: str,
+    ) -> None:
+        """Show progress after `step` steps; the loss's terms are shown times their `weights`, so that they add up."""
+        losses = _describe_losses(metrics, weights)
         note = f"{images_per_s:,.0f} img/s | data wait {wait} | {losses} | top-1 {100 * metrics['top1']:.1f} %"
         if self._live:
             self._progress.update(self._task, completed=step, description=f"epoch {epoch}", note=escape(note))
@@ -88,6 +113,13 @@ class RunConsole:
             return "?"
         left_s = int((now - self._started) / done * (self._total - step))
         return f"{left_s // 3600}:{left_s // 60 % 60:02d}:{left_s % 60:02d}"
+
+
+def _describe_losses(metrics: dict[str, float], weights: dict[str, float]) -> str:
+    """Such as "loss 3.100 = ce 2.300 + kd 0.800 | temperature 4.000"."""
+    parts = [f"{name} {weight * metrics[name]:.3f}" for name, weight in weights.items() if name in metrics]
+    total = " = ".join((f"loss {metrics['loss']:.3f}", *([" + ".join(parts)] if len(parts) > 1 else [])))
+    return f"{total} | temperature {metrics['temperature']:.3f}" if "temperature" in metrics else total
 
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -10,10 +10,11 @@ from pipeline.engine.journal import read_lines
 from stores.atomic import publish
 
 
-def draw_curves(run: Path, title: str) -> None:
+def draw_curves(run: Path, title: str, weights: dict[str, float]) -> None:
     """Draw loss terms, accuracies, learning rate and a learned temperature against epochs into RUN/curves.png.
 
-    The numbers are those of RUN/metrics.jsonl.
+    The numbers are those of RUN/metrics.jsonl, whose loss terms are unweighted; drawn are `weights` (of each term's
+    name) times the terms, which add up to the loss.
     """
     lines = list(read_lines(run / "metrics.jsonl"))
     train = [line for line in lines if line["kind"] == "train"]
@@ -26,7 +27,7 @@ def draw_curves(run: Path, title: str) -> None:
         figure = Figure(figsize=(4 * num_panels, 4), layout="constrained")
         figure.suptitle(title)
         losses, accuracy, rate, *more = figure.subplots(1, num_panels)
-    _draw_losses(losses, train)
+    _draw_losses(losses, train, weights)
     _draw_accuracy(accuracy, train, evaluations)
     rate.plot(*_points(train, "lr"), color="tab:gray")
     rate.set(title="learning rate", xlabel="epoch")
@@ -37,11 +38,14 @@ def draw_curves(run: Path, title: str) -> None:
         figure.savefig(temporary, format="png", dpi=110)
 
 
-def _draw_losses(axes: Any, train: list[dict[str, Any]]) -> None:
-    for name in ("loss", "ce", "kd", "method"):
+def _draw_losses(axes: Any, train: list[dict[str, Any]], weights: dict[str, float]) -> None:
+    axes.plot(*_points(train, "loss"), label="loss", linewidth=1)
+    for name, weight in weights.items():
         if name in train[0]:
-            axes.plot(*_points(train, name), label=name, linewidth=1)
-    axes.set(title="training loss and its terms", xlabel="epoch")
+            epochs, values = _points(train, name)
+            label = name if weight == 1 else f"{weight:g} * {name}"
+            axes.plot(epochs, [weight * value for value in values], label=label, linewidth=1)
+    axes.set(title="training loss and its weighted terms", xlabel="epoch")
     axes.legend()
 
 

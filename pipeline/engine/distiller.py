@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from pipeline.methods.base import Method, MethodInput
+from pipeline.methods.base import Method, MethodInput, Weights
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 from pipeline.teachers.online import autocast
@@ -19,6 +19,20 @@ class StudentNumerics:
     device: torch.device
     amp: str
     label_smoothing: float
+
+
+def term_weights(weights: Weights) -> dict[str, float]:
+    """What multiplies each logged term in the loss, by the term's name; terms of weight 0 are left out.
+
+    They hold for a whole run: what changes with the epoch (DKD's warm-up) is inside the method's own term.
+    """
+    every = {"ce": weights.ce, "kd": weights.kd, "method": weights.method}
+    return {name: weight for name, weight in every.items() if weight}
+
+
+def describe_loss(weights: Weights) -> str:
+    """Such as "ce + 0.9 * kd + 1000 * method"."""
+    return " + ".join(name if weight == 1 else f"{weight:g} * {name}" for name, weight in term_weights(weights).items())
 
 
 class Distiller(nn.Module):

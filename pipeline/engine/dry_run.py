@@ -8,7 +8,9 @@ import torch
 
 from pipeline.core.config import RunConfig
 from pipeline.data.loader import Batch
-from pipeline.engine.console import RunConsole
+from pipeline.engine.console import Lines, RunConsole
+from pipeline.engine.distiller import describe_loss
+from pipeline.engine.notes import say_cautions
 from pipeline.engine.optim import learning_rate
 from pipeline.engine.session import Job
 from pipeline.teachers.base import Teacher
@@ -18,6 +20,7 @@ _WARM_STEPS, _TIMED_STEPS = 2, 4
 
 def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher: Teacher | None) -> None:
     """Run a few steps on real data, then print sizes, schedule, speed, hours and memory."""
+    say_cautions(Lines(enabled=job.world.is_main), job.config, job.order, job.total_steps)
     seconds, done = _time_steps(job, batches, num_own)
     if not job.world.is_main:
         return
@@ -29,6 +32,7 @@ def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher: Teacher |
         ("val images", f"{len(job.data.val.index):,}"),
         ("student", f"{config.student}, {_millions(job.train_step.distiller.parameters())}"),
         ("teacher", _describe(config, teacher)),
+        ("loss", describe_loss(job.train_step.distiller.method.weights)),
         ("ranks, micro-batches", f"{job.world.size}, {order.num_micro_batches} of {order.micro_batch} images"),
         ("steps", f"{total:,} ({per_epoch:,} an epoch)"),
         ("learning rate", f"{rates[0]} at first, {rates[1]} half-way, {rates[2]} at last"),

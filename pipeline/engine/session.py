@@ -10,18 +10,19 @@ from typing import Any, Literal
 import torch
 
 from pipeline.core.config import RunConfig
-from pipeline.core.cpu import usable_cpus
 from pipeline.core.dist import AgreedFlag, World
 from pipeline.data.datasets import Datasets
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.order import Order
 from pipeline.engine.checkpoint import CHECKPOINT_VERSION, CheckpointWriter
-from pipeline.engine.console import RunConsole, summary_rows
+from pipeline.engine.console import Lines, RunConsole, summary_rows
 from pipeline.engine.curves import draw_curves
+from pipeline.engine.distiller import describe_loss, term_weights
 from pipeline.engine.evaluate import Accuracy, evaluate
 from pipeline.engine.export import export_student
 from pipeline.engine.journal import Journal, write_state
+from pipeline.engine.notes import say_cautions, say_job
 from pipeline.engine.run_directory import fingerprints
 from pipeline.engine.signals import StopRequest
 from pipeline.engine.speed import Speed
@@ -34,7 +35,6 @@ from stores.atomic import publish_text
 
 Outcome = Literal["done", "preempted"]
 _SHOWN_IDS = 20
-_FEW_REPEATS = 3  # with 50 views and 150 epochs students were as good as with 400 views (ml-dr)
 
 
 @dataclass
@@ -111,6 +111,7 @@ class Session:
         self._trace = self._open_trace(first)
         self._console = RunConsole(enabled=main, total_steps=job.total_steps, first_step=first, batch=job.order.batch)
         self._speed = Speed(job.world, job.order.batch)
+        self._weights = term_weights(job.train_step.distiller.method.weights)
         self._say_start(problems)
 
     @property
@@ -242,7 +243,7 @@ class Session:
         if self._journal is not None:
             self._journal.write("eval", self.step, epoch, result)
             if self.step < self._job.total_steps:  # at the end they are drawn with the result
-                draw_curves(self._run, self._job.config.recipe)
+                draw_curves(self._run, self._job.config.recipe, self._weights)
         extra = f", average {result['ema_top1']:.2f} %" if "ema_top1" in result else ""
         self._console.say(
             f"epoch {epoch:.4g} | val top-1 {result['top1']:.2f} % | top-5 {result['top5']:.2f} %"
@@ -281,32 +282,15 @@ class Session:
     # ---- what a person sees
 
     def _say_start(self, problems: list[str]) -> None:
-        job, say = self._job, self._console.say
+        job, lines = self._job, Lines(enabled=self._job.world.is_main)
         for problem in problems:
-            self._console.warn(f"{problem}; an older checkpoint is used, its steps come again")
-        index, per_epoch = job.data.train.index, job.order.steps_per_epoch
-        say(
-            f"{job.config.recipe}: {job.config.student} from {job.config.teacher or 'labels'}"
-            f" | {len(index):,} train and {len(job.data.val.index):,} val images, {len(index.classes)} classes"
-        )
-        say(
-            f"{job.world.size} rank(s) on {job.world.device.type}, {job.order.num_micro_batches} micro-batches of"
-            f" {job.order.micro_batch}, {per_epoch} steps an epoch | backend {job.data.train_backend},"
-            f" {job.world.threads} decoder thread(s) of {usable_cpus()} cores for each rank"
-        )
-        for note in job.choice.notes:
-            say(note)
-        num_views, epochs = job.config.views.num_views, job.config.optimisation.epochs
-        if num_views is not None and epochs > num_views:
-            often = f"{epochs} epochs see {num_views} view(s) {epochs / num_views:.1f} times each"
-            if epochs / num_views <= _FEW_REPEATS:
-                say(often)
-            else:
-                self._console.warn(
-                    f"{often}; students overfit views seen more than about {_FEW_REPEATS} times. Consider more views."
-                )
+            lines.warn(f"{problem}; an older checkpoint is used, its steps come again")
+        say_job(lines, job.config, job.world, job.data, job.order)
+        formula = describe_loss(job.train_step.distiller.method.weights)
+        lines.say(f"loss: {formula}; lines and curves.png show the weighted terms, metrics.jsonl the unweighted ones")
+        say_cautions(lines, job.config, job.order, job.total_steps)
         if self.step:
-            say(f"going on after step {self.step} of {job.total_steps} (epoch {self._epoch(self.step):.2f})")
+            lines.say(f"going on after step {self.step} of {job.total_steps} (epoch {self._epoch(self.step):.2f})")
 
     def _note_replaced(self, batches: list[Batch], index: Index, known: list[int]) -> None:
         for sample_id in (i for batch in batches for i in batch.replaced):
@@ -339,6 +323,7 @@ class Session:
                 step,
                 int(self._epoch(step - 1)),
                 metrics,
+                weights=self._weights,
                 images_per_s=speed.images_per_s,
                 wait=speed.describe_wait(),
             )
@@ -357,7 +342,7 @@ class Session:
             weights = export_student(self._job.config, self._job.data.train.index.classes, self._job.train_step)
         summary = self._summary(weights, replaced, replaced_val)
         publish_text(self._run / "summary.json", json.dumps(summary, indent=1))
-        draw_curves(self._run, self._job.config.recipe)
+        draw_curves(self._run, self._job.config.recipe, self._weights)
         self._write_state("done", "")
         self._console.table(f"{self._job.config.recipe}: done", summary_rows(summary))
         for index, ids in ((data.train.index, replaced), (data.val.index, replaced_val)):

@@ -11,6 +11,7 @@ from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION
 from pipeline.data.policies.registry import get_policy
+from pipeline.engine.console import Lines
 from pipeline.methods.base import Method
 from pipeline.methods.registry import build_method
 from stores.codecs.base import Codec
@@ -59,6 +60,7 @@ class TeacherChoice:
         teacher: the teacher's name: the store's own where nothing runs online.
         num_views: views in rotation; None for a new one every epoch.
         notes: lines for the person who started the run.
+        warnings: those that should not be overlooked.
     """
 
     source: Literal["none", "stored", "online", "hybrid"]
@@ -66,6 +68,7 @@ class TeacherChoice:
     teacher: str | None
     num_views: int | None
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def store_fingerprint(self) -> str | None:
@@ -74,7 +77,9 @@ class TeacherChoice:
 
 
 def choose_teacher(config: RunConfig, saved: RunConfig | None, index: Index, world: World) -> TeacherChoice:
-    """Open the store where one is given, check that it is of these views, and decide.
+    """Open the store where one is given, check that it is of these views, decide, and say at once what was decided.
+
+    The main rank says it here, before any network is built: where building fails, this is what explains it.
 
     Args:
         config: from the command line.
@@ -86,6 +91,16 @@ def choose_teacher(config: RunConfig, saved: RunConfig | None, index: Index, wor
         StoreError: the store is of other data, views or format; both values are shown.
         ConfigError: `stored` or `hybrid` asked for and not possible.
     """
+    choice = _choose(config, saved, index, world)
+    lines = Lines(enabled=world.is_main)
+    for note in choice.notes:
+        lines.say(note)
+    for warning in choice.warnings:
+        lines.warn(warning)
+    return choice
+
+
+def _choose(config: RunConfig, saved: RunConfig | None, index: Index, world: World) -> TeacherChoice:
     method, num_views = build_method(config.method, config.method_args), config.views.num_views
     if saved is not None and num_views is None:
         num_views = saved.views.num_views
@@ -95,7 +110,7 @@ def choose_teacher(config: RunConfig, saved: RunConfig | None, index: Index, wor
     if asked == "auto" and saved is not None:
         asked = saved.teaching.teacher_source
     if config.files.store is None or asked == "online":
-        return TeacherChoice("online", None, config.teacher, num_views)
+        return TeacherChoice("online", None, config.teacher, num_views, _unread(config))
     reader = _open(config)
     _check_same_views(reader.manifest, config, index)
     complete: list[int] = world.gather(reader.complete_views())[0]  # a store may grow: all ranks take the main one's
@@ -103,10 +118,31 @@ def choose_teacher(config: RunConfig, saved: RunConfig | None, index: Index, wor
     lacking = picked if isinstance(picked, str) else _lacking_views(reader, complete, num_views, asked)
     if lacking is not None:
         if asked == "auto":
-            return TeacherChoice("online", None, config.teacher, num_views, (f"teacher runs online: {lacking}",))
+            return TeacherChoice("online", None, config.teacher, num_views, (), _fallback(config, reader, lacking))
         raise ConfigError(f"--teacher-source {asked} is not possible with {reader.path}: {lacking}")
     assert not isinstance(picked, str)
     return _from_store(config, reader, picked, complete, num_views, asked, world)
+
+
+def _unread(config: RunConfig) -> tuple[str, ...]:
+    """The line of a store that was given to a run whose teacher is online whatever the store holds."""
+    if config.files.store is None:
+        return ()
+    asked = config.teaching.teacher_source == "online"
+    reason = "--teacher-source online" if asked else "this run began with its teacher online"
+    return (f"--store {config.files.store} is not read ({reason}): the teacher {config.teacher} runs on every batch",)
+
+
+def _fallback(config: RunConfig, reader: StoreReader, lacking: str) -> tuple[str, ...]:
+    name = str(reader.manifest.teacher["name"])
+    unread = f"the store {reader.path} is not read, and the teacher {config.teacher} runs online: {lacking}"
+    if config.teacher == name:
+        return (unread,)
+    return (
+        unread,
+        f"the online teacher is not the store's.\n  store:  {name}\n  online: {config.teacher}\n"
+        f"Give --teacher {name} to learn from the store's network.",
+    )
 
 
 def _open(config: RunConfig) -> StoreReader:
@@ -160,7 +196,7 @@ def _pick_codecs(reader: StoreReader, method: Method) -> _Picked | str:
         return f"the method needs feature maps ({', '.join(maps)}), which no store keeps"
     embedding = next((codec for codec in reader.codecs if codec.source == "embedding"), None)
     if embedding is None and needs & {"embedding", "head"}:
-        return f"the method needs the teacher's embedding, and the store keeps {kept}"
+        return f"the method needs the teacher's embedding (precompute --keep embedding_f16), and the store keeps {kept}"
     head = None if embedding is None else _head_of(reader)
     if "embedding" in needs and embedding is not None and head is not None:
         return _Picked(None, embedding, head)  # contains the logits: no further bytes to read

@@ -76,6 +76,17 @@ def test_hybrid_reads_stored_views_and_runs_the_others(
         assert second[step]["loss"] == pytest.approx(line["loss"], rel=1e-3)
 
 
+def test_a_dry_run_says_why_the_store_is_not_read_though_the_teacher_cannot_be_had(
+    store: Path, photo_folder: Path, val_folder: Path, tmp_path: Path
+) -> None:
+    flags = ["srrl_r34_r18", *photo_flags(photo_folder, val_folder), "--store", str(store), "--policy", "demo_train"]
+    flags += ["--teacher", f"demo_teacher@{tmp_path / 'none.pt'}", "--batch", "8", "--device", "cpu", "--dry-run"]
+    said = run_to_end(ForkedJob([*flags, "--out", str(tmp_path / "run")], log=tmp_path / "log"), expected=2)
+    reason, failure = said.index("the store keeps dense_f16"), said.index("error: ")
+    assert said.index(f"store:  {TEACHER}") < failure
+    assert reason < failure
+
+
 def test_a_run_may_not_change_its_source(store: Path, photo_folder: Path, val_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run" / "run"
     source = ["--store", str(store), "--teacher-source", "stored"]

@@ -89,7 +89,47 @@ def test_topk_serves_temperature_one_only(tmp_path: Path) -> None:
         choose(config(tmp_path, "stored"))
     fallen_back = choose(config(tmp_path))
     assert fallen_back.source == "online"
-    assert "temperature 4" in fallen_back.notes[0]
+    assert "temperature 4" in fallen_back.warnings[0]
+
+
+def test_a_store_that_does_not_serve_is_named_with_the_reason_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path, "dense_f16").close()
+    srrl = replace(config(tmp_path), method="srrl", method_args={})
+    choice = choose(replace(srrl, teacher="demo_teacher@random"))
+    said = capsys.readouterr().out
+    assert choice.source == "online"
+    assert said.startswith(
+        f"warning: the store {tmp_path} is not read, and the teacher demo_teacher@random runs online"
+    )
+    assert "needs the teacher's embedding (precompute --keep embedding_f16), and the store keeps dense_f16" in said
+    assert said.count("warning") == 1, "its teacher is the store's"
+    choose(srrl)
+    said = capsys.readouterr().out
+    assert "is not the store's.\n  store:  demo_teacher@random\n  online: resnet34@IMAGENET1K_V1\n" in said
+    assert "Give --teacher demo_teacher@random" in said
+
+
+def test_one_line_says_that_an_online_teacher_leaves_the_store_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path, "dense_f16").close()
+    asked = config(tmp_path, "online")
+    assert choose(asked).source == "online"
+    assert capsys.readouterr().out.splitlines() == [
+        f"--store {tmp_path} is not read (--teacher-source online):"
+        " the teacher resnet34@IMAGENET1K_V1 runs on every batch"
+    ]
+    assert choose(config(tmp_path), saved=asked).source == "online"
+    assert "(this run began with its teacher online)" in capsys.readouterr().out
+    choose(config(None, "online"))
+    assert capsys.readouterr().out == ""
+
+
+def test_one_rank_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choose_teacher(config(tmp_path, "online"), None, INDEX, World(1, 2, torch.device("cpu"), 1))
+    assert capsys.readouterr().out == ""
 
 
 def test_embeddings_give_logits_through_the_head(tmp_path: Path) -> None:

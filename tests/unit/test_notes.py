@@ -1,0 +1,42 @@
+"""What is said before the first step."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch.recipes.registry import all_recipes
+from pipeline.core.config import Files
+from pipeline.data.order import Order
+from pipeline.engine.console import Lines
+from pipeline.engine.notes import say_cautions
+
+PER_EPOCH = 10
+ORDER = Order(np.arange(8 * PER_EPOCH), 0, 8, 1)
+
+
+def said(capsys: pytest.CaptureFixture[str], *, num_views: int | None, total_steps: int) -> str:
+    config = all_recipes()["smoke"](Files(out=Path("run")))
+    config = replace(config, views=replace(config.views, num_views=num_views))
+    say_cautions(Lines(enabled=True), config, ORDER, total_steps)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("num_views", "total_steps", "expected"),
+    [
+        (2, 120 * PER_EPOCH, "warning: 120 epochs see 2 view(s) 60.0 times each; students overfit"),
+        (2, 5 * PER_EPOCH, "5 epochs see 2 view(s) 2.5 times each\n"),
+        (2, 25, "2.5 epochs see 2 view(s) 1.2 times each\n"),
+        (2, 2, ""),
+        (2, 2 * PER_EPOCH, ""),
+        (None, 120 * PER_EPOCH, ""),
+    ],
+)
+def test_views_are_counted_over_the_epochs_that_will_run(
+    capsys: pytest.CaptureFixture[str], num_views: int | None, total_steps: int, expected: str
+) -> None:
+    text = said(capsys, num_views=num_views, total_steps=total_steps)
+    assert text.startswith(expected)
+    assert bool(text) == bool(expected)
