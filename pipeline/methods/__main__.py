@@ -1,6 +1,9 @@
-"""List the methods: python -m pipeline.methods."""
+"""List the methods, or those that are named: python -m pipeline.methods [METHOD ...]."""
 
+import argparse
 import re
+import sys
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -8,8 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.core.command import run_command
+from pipeline.core.errors import unknown_name
 from pipeline.methods.base import R34_R18, R50_MV1
 from pipeline.methods.parts import STAGES
+from pipeline.methods.registry import method_names
 from pipeline.methods.summary import PAIRS, MethodSummary, summarise
 
 _SHORT = {R34_R18: "34>18", R50_MV1: "50>MBv1"}
@@ -18,7 +23,25 @@ _FIRST_FIGURE = re.compile(r"(\d+\.\d+)( \([^)]*unchecked\))?")
 
 def main() -> None:
     """Print the table, and what it leaves out."""
-    Console().print(listing(summarise()))
+    names = named_methods(sys.argv[1:])
+    Console().print(listing([method for method in summarise() if method.name in names]))
+
+
+def named_methods(arguments: Sequence[str]) -> list[str]:
+    """The methods that a command line (without the program's name) asks for; all where it names none.
+
+    Raises:
+        ConfigError: an unknown one.
+        SystemExit: after --help (0) or a flag (2).
+    """
+    parser = argparse.ArgumentParser(prog="python -m pipeline.methods", description=__doc__, allow_abbrev=False)
+    known = method_names()
+    parser.add_argument("method", nargs="*", metavar="METHOD", help=f"one of {', '.join(known)} (default: all)")
+    names: list[str] = parser.parse_args(arguments).method
+    for name in names:
+        if name not in known:
+            raise unknown_name("method", name, known)
+    return names or known
 
 
 def listing(methods: list[MethodSummary]) -> Group:

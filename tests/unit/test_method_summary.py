@@ -3,7 +3,8 @@
 import pytest
 from rich.console import Console
 
-from pipeline.methods.__main__ import listing
+from pipeline.core.errors import ConfigError
+from pipeline.methods.__main__ import listing, named_methods
 from pipeline.methods.base import R34_R18, R50_MV1
 from pipeline.methods.registry import method_names
 from pipeline.methods.summary import MethodSummary, summarise
@@ -49,3 +50,17 @@ def test_a_terminal_of_80_columns_shows_every_method_its_cost_and_its_figures(ro
     (semckd,) = (line.split() for line in lines if line.startswith("semckd "))
     assert semckd[-4:] == ["54.8", "862", "70.87", "-"]
     assert "71.17 (README)" in " ".join(lines)
+
+
+def test_methods_can_be_named_and_unknown_ones_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert named_methods([]) == method_names()
+    assert named_methods(["kd", "crd"]) == ["kd", "crd"]
+    with pytest.raises(ConfigError, match=r"(?s)unknown method 'ctkt'\. Did you mean 'ctkd'\?.*Known: at, crd"):
+        named_methods(["kd", "ctkt"])
+    for arguments, code in ((["--help"], 0), (["--wide"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            named_methods(arguments)
+        assert ended.value.code == code
+    shown = capsys.readouterr()
+    assert "METHOD" in shown.out
+    assert "--wide" in shown.err
