@@ -30,11 +30,10 @@ from pipeline.engine.networks import build_networks, check_names
 from pipeline.engine.pixel_check import check_pixels
 from pipeline.engine.resolve import resolve
 from pipeline.engine.run_directory import (
-    begin_attempt,
+    Attempt,
     check_fingerprints,
     check_same_run,
     fingerprints,
-    note_failure,
     read_saved_config,
     save_config,
     with_remedy,
@@ -60,17 +59,17 @@ def fit(config: RunConfig) -> Outcome:
     saved = _read_saved_config(run, rank)
     stop = StopRequest()
     stop.install()
+    attempt = Attempt(run, rank, muted=config.running.dry_run)
     try:
-        if not config.running.dry_run:
-            begin_attempt(run, rank)
+        if saved is None:
+            attempt.accept()
         check_config(config)
         check_names(config)
         world = start_world(config.running.device, config.running.threads)
-        outcome = _fit(config, saved, stop, world)
+        outcome = _fit(config, saved, stop, world, attempt)
     except BaseException as error:
         failure = with_remedy(error, run)
-        if not config.running.dry_run:
-            note_failure(run, failure, rank)
+        attempt.note_failure(failure)
         if failure is error:
             raise
         raise failure from error
@@ -87,7 +86,7 @@ def _read_saved_config(run: Path, rank: int) -> RunConfig | None:
         raise PeerError("rank 0 finds the same, and says it") from error
 
 
-def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: World) -> Outcome:
+def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: World, attempt: Attempt) -> Outcome:
     data = open_datasets(config, world)
     choice = choose_teacher(config, saved, data.train.index, world)
     config = resolve(config, saved, data, choice, world)
@@ -111,6 +110,8 @@ def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: W
         state, problems = find_latest(config.files.out)
         if state is not None:
             check_fingerprints(state, fingerprints(data, choice))
+        world.barrier()  # no rank has found anything against it
+        attempt.accept()
         job = Job(config, world, data, choice, order, val_loader, networks.prepare, train_step, stop, total_steps)
         if config.running.dry_run:
             with closing(_training(job, train_loader, 0)) as batches:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.core.errors import RefluxError, StoreError
 from pipeline.data.index import Index
-from pipeline.engine.run_directory import note_failure
+from pipeline.engine.run_directory import Attempt
 from precompute.work import Unit
 from precompute.writer import cannot_write
 from stores.errors import StoreFormatError
@@ -65,12 +65,8 @@ def remedies(store: Path) -> Iterator[None]:
 
 
 @contextmanager
-def noted_failures(folder: Path | None, rank: int) -> Iterator[None]:
+def noted_failures(attempt: Attempt) -> Iterator[None]:
     """Say in a job's state.json how the block failed, unless another rank has.
-
-    Args:
-        folder: the job's; None for a job that writes nothing.
-        rank: of this process.
 
     Raises:
         PeerError: another rank failed first, and told it.
@@ -78,9 +74,8 @@ def noted_failures(folder: Path | None, rank: int) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if folder is not None:
-            with suppress(OSError):  # a disk that cannot be read must not take the place of the message
-                note_failure(folder, error, rank)
+        with suppress(OSError):  # a disk that cannot be read must not take the place of the message
+            attempt.note_failure(error)
         raise
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.core.dist import World, start_world, stop_world
 from pipeline.data.loader import Batch
 from pipeline.engine.journal import write_state
-from pipeline.engine.run_directory import begin_attempt
+from pipeline.engine.run_directory import Attempt
 from pipeline.engine.signals import StopRequest
 from precompute.begin import begin_store
 from precompute.config import PrecomputeConfig, check_config, check_store_named, parse_part
@@ -29,7 +29,7 @@ from precompute.pulse import Pulse, Totals
 from precompute.report import Report, format_bytes, say, show_end
 from precompute.requests import Feed
 from precompute.setting import Setting, check_names, describe_software, open_setting
-from precompute.store_folder import check_folder, finish_store, remove_old_leftovers
+from precompute.store_folder import check_folder, finish_store, left_as_found, remove_old_leftovers
 from precompute.work import Unit, cut_units, deal, from_json, missing_units, take_part, to_json
 from precompute.writer import BackgroundWriter, Piece, copy_to_host
 from stores.layout import JOBS_FOLDER, ShardKey
@@ -53,25 +53,27 @@ def precompute(config: PrecomputeConfig) -> Outcome:
     stop.install()
     with remedies(store):
         check_folder(store)
-    with noted_failures(None if config.dry_run else folder, rank), remedies(store):
-        if not config.dry_run:
-            begin_attempt(folder, rank)
+    attempt = Attempt(folder, rank, muted=config.dry_run)
+    with left_as_found(store, folder, rank), noted_failures(attempt), remedies(store):
         check_names(config)
         world = start_world(config.device, config.threads)
         with scratch_folder(world) if config.dry_run else nullcontext(folder) as used:
-            outcome = _precompute(config, world, used, stop)
+            outcome = _precompute(config, world, used, stop, attempt)
     stop_world(world)
     return outcome
 
 
-def _precompute(config: PrecomputeConfig, world: World, folder: Path, stop: StopRequest) -> Outcome:
+def _precompute(config: PrecomputeConfig, world: World, folder: Path, stop: StopRequest, attempt: Attempt) -> Outcome:
     store, main = check_store_named(config), world.is_main
     with open_setting(config, world, folder) as setting:
         if config.dry_run:
             _say_work(setting, find_work(setting))
             return "done"
         world.main_first(lambda: remove_old_leftovers(store))
+        if not attempt.is_known:
+            attempt.accept()
         begun = begin_store(setting, lambda: stop.raised)
+        attempt.accept()
         if begun is None:
             return _stopped(folder, stop.name, left="all", main=main)
         setting, measured = begun

@@ -1,10 +1,13 @@
 """The store's folder as a job finds it and leaves it."""
 
+import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError, StoreError
+from pipeline.engine.journal import STATE_FILE
 from stores.atomic import is_temporary
 from stores.errors import StoreFormatError
 from stores.index_file import write_index
@@ -30,6 +33,27 @@ def check_folder(store: Path) -> None:
             f"--store {store} exists and is not a store of Reflux (no {STORE_FILE}; it holds {foreign[:5]}).\n"
             "Nothing is overwritten: choose another folder."
         )
+
+
+@contextmanager
+def left_as_found(store: Path, job: Path, rank: int) -> Iterator[None]:
+    """Take back the folder of a store that was not there, if the block refuses the command before the store is begun.
+
+    Args:
+        store: its folder.
+        job: the job's folder in it.
+        rank: of this process.
+    """
+    was_there = store.exists()
+    try:
+        yield
+    except ConfigError:
+        if rank == 0 and not was_there and not (job / STATE_FILE).exists():
+            shutil.rmtree(job, ignore_errors=True)
+            with suppress(OSError):  # other jobs are at work there
+                job.parent.rmdir()
+                store.rmdir()
+        raise
 
 
 def remove_old_leftovers(store: Path) -> None:

@@ -12,17 +12,18 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from stores.atomic import publish, publish_text
 
 State = Literal["running", "done", "failed", "usage", "preempted"]
+STATE_FILE = "state.json"
 
 
-def write_state(run: Path, state: State, message: str = "", **more: Any) -> None:
+def write_state(run: Path, state: State, message: str = "", *, file: str = STATE_FILE, **more: Any) -> None:
     """Replace RUN/state.json: the truth about how the run stands, for job scripts."""
     content = {"state": state, "message": message, "time": time.time(), "job": os.environ.get("SLURM_JOB_ID"), **more}
-    publish_text(run / "state.json", json.dumps(content, indent=1))
+    publish_text(run / file, json.dumps(content, indent=1))
 
 
-def read_state(run: Path) -> dict[str, Any]:
+def read_state(run: Path, *, file: str = STATE_FILE) -> dict[str, Any]:
     """RUN/state.json, or {} where there is none."""
-    path = run / "state.json"
+    path = run / file
     state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return state
 

@@ -14,6 +14,7 @@ RUN/index/           dataset indexes, where none were prepared
 
 import errno
 import json
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -22,11 +23,12 @@ from typing import Any
 from pipeline.core.config import RunConfig, first_difference
 from pipeline.core.errors import CheckpointError, ConfigError, PeerError, RefluxError
 from pipeline.data.datasets import Datasets
-from pipeline.engine.journal import read_state, write_state
+from pipeline.engine.journal import STATE_FILE, read_state, write_state
 from pipeline.engine.teacher_choice import TeacherChoice
 from stores.atomic import is_temporary, publish_text
 
-_STATE_FILES = {"state.json", "index", "launch.log"}
+_STATE_FILES = {STATE_FILE, "index", "launch.log"}
+_REFUSAL_FILE = ".refusal.tmp"  # a leftover by its name: the next attempt removes it
 _DISK_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -97,7 +99,48 @@ def begin_attempt(run: Path, rank: int) -> None:
         write_state(run, "running", "preparing")
 
 
-def note_failure(run: Path, error: BaseException, rank: int) -> None:
+class Attempt:
+    """One start of a run or job, and when it may say so in the folder's state.json.
+
+    A folder's state is what job scripts read of the run that lives there, so a command that turns out not to be that
+    run's (a misspelt flag, other data) leaves it alone: nothing is written there before `accept`.
+
+    Args:
+        folder: of the run or job.
+        rank: of this process.
+        muted: write nothing at all, as a dry run.
+    """
+
+    def __init__(self, folder: Path, rank: int, *, muted: bool = False) -> None:
+        self._folder, self._rank, self._muted = folder, rank, muted
+        self.is_known = (folder / STATE_FILE).exists()
+        self.is_accepted = False
+        if rank == 0 and not muted:
+            with suppress(OSError):
+                (folder / _REFUSAL_FILE).unlink(missing_ok=True)
+
+    def accept(self) -> None:
+        """The command is this run's: from now on state.json tells of this attempt. Every rank says so, once or more."""
+        if not self.is_accepted and not self._muted:
+            begin_attempt(self._folder, self._rank)
+        self.is_accepted = True
+
+    def note_failure(self, error: BaseException) -> None:
+        """Say how the attempt failed: in state.json once it is accepted; before that, to the other ranks at most.
+
+        Raises:
+            PeerError: another rank failed first, and told it.
+        """
+        if self._muted:
+            return
+        usage = isinstance(error, ConfigError)
+        if self.is_accepted or not (self.is_known or usage):
+            note_failure(self._folder, error, self._rank)
+        elif self.is_known and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            note_failure(self._folder, error, self._rank, file=_REFUSAL_FILE)
+
+
+def note_failure(run: Path, error: BaseException, rank: int, *, file: str = STATE_FILE) -> None:
     """Say in RUN/state.json how the run failed, unless another rank has: what follows from its failure is no news.
 
     Raises:
@@ -105,13 +148,13 @@ def note_failure(run: Path, error: BaseException, rank: int) -> None:
     """
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return
-    told = _told_by_another(run, rank)
+    told = _told_by_another(run, rank, file)
     if told:
         raise PeerError(f"rank {told.get('rank')} failed: {told['message']}") from error
     usage = isinstance(error, ConfigError)
     message = str(error) if isinstance(error, RefluxError) else f"{type(error).__name__}: {error}"
     with suppress(OSError):  # a full disk must not take the place of the message
-        write_state(run, "usage" if usage else "failed", message, rank=rank)
+        write_state(run, "usage" if usage else "failed", message, rank=rank, file=file)
 
 
 def with_remedy(error: BaseException, run: Path) -> BaseException:
@@ -129,11 +172,11 @@ def with_remedy(error: BaseException, run: Path) -> BaseException:
     return error
 
 
-def _told_by_another(run: Path, rank: int) -> dict[str, Any]:
+def _told_by_another(run: Path, rank: int, file: str) -> dict[str, Any]:
     """What another rank has said about this attempt's failure; ranks that fail together leave it to rank 0."""
     end = time.monotonic() + (_WAIT_FOR_MAIN_S if rank else 0.0)
     while True:
-        told = read_state(run)
+        told = read_state(run, file=file)
         recent = told.get("time", 0.0) > _STARTED - _SKEW_S
         if told.get("state") in ("failed", "usage") and told.get("rank") != rank and recent:
             return told

@@ -55,11 +55,14 @@ def _signal_handlers_come_back() -> Iterator[None]:
 
 
 def refused(run: Path, *flags: str, recipe: str = "smoke") -> RefluxError:
-    """The error of a command line, which must also stand in RUN/state.json with the right word."""
+    """The error of a command line; state.json has the right word for a new run, and stays as it is for another."""
+    is_known, before = (run / "config.json").exists(), contents(run)
     with pytest.raises(RefluxError) as caught:
         fit(parse_config([recipe, "--out", str(run), *flags]))
     error = caught.value
-    if run.is_dir() and (run / "state.json").exists():
+    if is_known:
+        assert contents(run) == before
+    elif run.is_dir() and (run / "state.json").exists():
         state = state_of(run)
         assert state["state"] == ("usage" if error.exit_code == 2 else "failed")
         assert state["message"] == str(error)
@@ -204,11 +207,7 @@ class TestResume:
         return ["smoke", "--out", str(run), *TINY, "--checkpoint-every", "1", "--eval-every", "100"]
 
     def attempt(self, run: Path, *flags: str) -> RefluxError:
-        line = self.line(run)
-        before = contents(run)
-        error = refused(run, *line[3:], "--max-steps", "4", *flags)
-        assert contents(run) == before
-        return error
+        return refused(run, *self.line(run)[3:], "--max-steps", "4", *flags)
 
     def test_a_foreign_folder_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").write_text("years of work")
@@ -225,6 +224,23 @@ class TestResume:
     def test_another_configuration_names_the_first_field(self, run: Path) -> None:
         error = self.attempt(run, "--lr", "0.5", "--weight-decay", "0.3")
         assert "first difference: optimisation.lr\n  saved: 0.05\n  now:   0.5" in str(error)
+
+    @pytest.mark.parametrize("flags", [["--student", "resnet81"], ["--lr", "-1"], ["--batch", "48"]])
+    def test_a_wrong_flag_leaves_the_state_of_a_finished_run(self, run: Path, flags: list[str]) -> None:
+        assert self.attempt(run, *flags).exit_code == 2
+        assert state_of(run)["state"] == "done"
+        assert state_of(run)["step"] == state_of(run)["total_steps"] == 4
+
+    def test_two_ranks_with_a_wrong_flag_say_it_once_and_leave_the_state(self, run: Path, tmp_path: Path) -> None:
+        before = contents(run)
+        line = [*self.line(run), "--max-steps", "4", "--lr", "0.5"]
+        job = ForkedJob(line, log=tmp_path / "log", size=2)
+        with running(job):
+            assert not {0, 75} & set(job.exit_codes())
+        check_text(job.text(), ["first difference: optimisation.lr"])
+        assert {name: text for name, text in contents(run).items() if not name.endswith(".tmp")} == before
+        run_to_end(ForkedJob([*self.line(run), "--max-steps", "5"], log=tmp_path / "again"))
+        assert not list(run.glob(".*")), "what the ranks told each other goes with the next start"
 
     def test_fields_that_change_no_number_may_change(self, run: Path) -> None:
         assert fit(parse_config([*self.line(run), "--max-steps", "5", "--threads", "2", "--keep", "1"])) == "done"
@@ -375,8 +391,8 @@ def spoil(data: Path, damage: str) -> None:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """What must not change: all but state.json."""
-    files = [path for path in run.rglob("*") if path.is_file() and path.name != "state.json"]
+    """What must not change."""
+    files = [path for path in run.rglob("*") if path.is_file()]
     return {str(path.relative_to(run)): path.read_bytes() for path in files}
 
 

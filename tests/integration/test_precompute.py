@@ -148,12 +148,23 @@ class TestTheSameStore:
 def test_refusals_leave_the_store_alone(
     flags: list[str], store: Path, tmp_path: Path, changed: list[str], code: int, words: list[str]
 ) -> None:
-    before = contents(store)
+    before, jobs_before = contents(store), files_of(store / "jobs")
     arguments = [*flags, *changed, "--store", str(store)]
     text = run_to_end(ForkedJob(arguments, log=tmp_path / "log", entry=main), expected=code)
     assert [word for word in words if word not in text] == [], text
     assert "Traceback" not in text
     assert contents(store) == before
+    assert files_of(store / "jobs") == jobs_before, "the state of a job that is done stays"
+
+
+@pytest.mark.parametrize("changed", [["--keep", "zip"], ["--teacher", "resnet18"], ["--keep", "topk:5000"]])
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_wrong_flag_leaves_no_store(flags: list[str], tmp_path: Path, changed: list[str], size: int) -> None:
+    job = start([*flags, *changed], tmp_path / "store", size=size)
+    with running(job):
+        assert set(job.exit_codes()) <= {1, 2}
+    assert job.text().count("error: ") == 1, job.text()
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_wrong_teacher_is_refused_before_a_store_is_begun(flags: list[str], tmp_path: Path) -> None:
@@ -256,6 +267,10 @@ def test_plan_writes_nothing(flags: list[str], tmp_path: Path) -> None:
     assert "free" in text
     assert not (tmp_path / "store").exists()
     assert not list(Path(flags[3]).parent.glob("*.index.h5"))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def outputs_of(
