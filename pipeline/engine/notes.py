@@ -1,6 +1,6 @@
 """What a person is told before the first step, by a run and by a dry run."""
 
-from pipeline.core.config import RunConfig
+from pipeline.core.config import RunConfig, schedule_warnings
 from pipeline.core.cpu import usable_cpus
 from pipeline.core.dist import World
 from pipeline.data.datasets import Datasets
@@ -26,6 +26,8 @@ def say_job(lines: Lines, config: RunConfig, world: World, data: Datasets, order
 
 def say_cautions(lines: Lines, config: RunConfig, order: Order, total_steps: int) -> None:
     """Say what is allowed and may not be meant; `total_steps` is where the run ends, `--max-steps` counted."""
+    for warning in schedule_warnings(config.optimisation):
+        lines.warn(warning)
     num_views, epochs = config.views.num_views, total_steps / order.steps_per_epoch
     if num_views is None or epochs <= num_views:
         return

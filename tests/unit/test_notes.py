@@ -40,3 +40,12 @@ def test_views_are_counted_over_the_epochs_that_will_run(
     text = said(capsys, num_views=num_views, total_steps=total_steps)
     assert text.startswith(expected)
     assert bool(text) == bool(expected)
+
+
+def test_a_rate_that_is_never_lowered_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    config = all_recipes()["kd_r34_r18"](Files(out=Path("run")))
+    say_cautions(Lines(enabled=True), config, ORDER, PER_EPOCH)
+    assert capsys.readouterr().out == ""
+    short = replace(config, optimisation=replace(config.optimisation, epochs=2))
+    say_cautions(Lines(enabled=True), short, ORDER, PER_EPOCH)
+    assert capsys.readouterr().out.startswith("warning: the learning rate is never lowered: --epochs 2")
