@@ -1,7 +1,9 @@
 """Compute random rows of a store again, from images and teacher, and compare: what checksums cannot say.
 
 A row's bits depend on the batch size, not on what else is in the batch, so rows go through the teacher in batches of
-the store's size: on the software and hardware that made the store nothing but the codec's rounding is left.
+the store's size: on the software and hardware that made the store nothing but the codec's rounding is left. Pixels of
+another backend move every logit, those of unlikely classes most: there the divergence says whether a row is the
+teacher's, within what training allows such pixels.
 """
 
 import tempfile
@@ -17,14 +19,19 @@ from pipeline.core.command import OnProgress
 from pipeline.core.config import Files, Running
 from pipeline.core.dist import World, start_world
 from pipeline.core.errors import ConfigError, StoreError
+from pipeline.core.rng import check_seed
 from pipeline.data.backends.base import Backend, BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backends.registry import missing, open_backend
 from pipeline.data.datasets import open_train
 from pipeline.data.index import Index
 from pipeline.data.order import permutation
 from pipeline.data.plan import PLAN_VERSION, Plan, PlanRows
 from pipeline.data.policies.registry import from_json
+from pipeline.engine.pixel_check import allowed_divergence
+from pipeline.models.spec import parse_spec
+from pipeline.models.zoo import check_spec
 from precompute.comparison import CodecFigures, Recomputed, compare_keys, compare_logits, join_figures, read_stored
+from precompute.other_pixels import ONE_OF_MANY, compare_diverging, in_doubt
 from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
 from stores.errors import StoreFormatError
 from stores.index_file import read_head
@@ -45,7 +52,7 @@ class AuditSettings:
         beton: FFCV file with the training images.
         num_rows: rows to compute again.
         seed: which rows.
-        backend: what makes pixels; "auto" is what made the store's, another one is compared within the same bounds.
+        backend: what makes pixels; "auto" is what made the store's, another one is compared by divergence.
         device: where the teacher runs.
         threads: decoder threads, None for all cores.
     """
@@ -69,16 +76,27 @@ class AuditReport:
     Attributes:
         num_rows: rows that were computed again.
         figures: one entry per codec.
-        problems: rows that differ by more than is allowed.
+        problems: rows that differ by more than is allowed; a note where pixels were made in another way.
+        allowed_kl: per codec, the mean divergence that is allowed on pixels made in another way; empty on the store's
+            own, where each logit has its bound.
     """
 
     num_rows: int
     figures: tuple[CodecFigures, ...]
     problems: list[Problem]
+    allowed_kl: tuple[float, ...] = ()
 
     def lines(self) -> list[str]:
         """The report for people."""
-        head = f"{self.num_rows:,} rows computed again: labels and plan compared exactly, logits within their bounds"
+        within = "by divergence, since pixels differ" if self.allowed_kl else "within their bounds"
+        head = f"{self.num_rows:,} rows computed again: labels and plan compared exactly, logits {within}"
+        if self.allowed_kl:
+            pairs = zip(self.figures, self.allowed_kl, strict=True)
+            return [head] + [
+                f"  {one.codec}: KL mean {one.kl_mean:.3g}, allowed {allowed:.3g};"
+                f" greatest {one.kl_max:.3g}, allowed {ONE_OF_MANY * allowed:.3g}"
+                for one, allowed in pairs
+            ]
         return [head] + [
             f"  {one.codec}: nearest to its bound: off by {one.max_abs:.3g}, allowed {one.allowed:.3g};"
             f" KL mean {one.kl_mean:.3g}, greatest {one.kl_max:.3g}"
@@ -86,34 +104,94 @@ class AuditReport:
         ]
 
 
-def audit(store: Path, settings: AuditSettings, *, on_progress: OnProgress) -> AuditReport:
-    """Compute rows of complete views again and compare label, plan_crc and logits with what is stored.
+@dataclass(frozen=True)
+class Audit:
+    """A store, the images and the teacher it was made of, opened and found to belong together.
 
-    A logit may differ by the codec's own bound and ten times the noise floor that precompute measured.
+    Attributes:
+        reader: the store.
+        rows: views and sample ids to compute again, (B,) int64 each.
+        index: the data set.
+        backend: what makes pixels here.
+        teacher: the store's.
+    """
+
+    reader: StoreReader
+    rows: tuple[np.ndarray, np.ndarray]
+    index: Index
+    backend: Backend
+    teacher: TeacherPass
+
+    def compare(self, on_progress: OnProgress) -> AuditReport:
+        """Compute the rows again and compare label, plan_crc and logits with what is stored.
+
+        A logit may differ by the codec's own bound and ten times the noise floor that precompute measured. On pixels
+        made in another way, rows may diverge on average as far as training allows, one of them a hundred times as far.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with _store_errors():
+            return _compare(self.reader, self.rows, self.index, self.backend, self.teacher, on_progress)
+
+
+def audit(store: Path, settings: AuditSettings, *, on_progress: OnProgress) -> AuditReport:
+    """Compute rows of complete views again and compare them; raises what `open_audit` and `compare` do."""
+    with open_audit(store, settings) as opened:
+        return opened.compare(on_progress)
+
+
+@contextmanager
+def open_audit(store: Path, settings: AuditSettings) -> Iterator[Audit]:
+    """Open all that computing rows again needs, and refuse what does not belong to the store; reads no rows.
 
     Raises:
-        ConfigError: data not named, a teacher that cannot be built.
-        DataError: folders, files, images.
+        ConfigError: values, names, data not named, a teacher that cannot be built.
+        DataError: folders, files.
         StoreError: the store is of other data, pixels or weights (both values are shown), or cannot be read.
     """
-    if settings.num_rows < 1:
-        raise ConfigError(f"--rows must be above 0, got {settings.num_rows}")
+    _check_settings(settings)
+    with _store_errors():
+        reader = open_store(store)
+        _check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
+        rows = _draw_rows(reader, settings)
+    backend = _backend_name(settings, reader.manifest)
     world = start_world(settings.device, settings.threads)
     fix_numerics(world.device)
-    with _store_errors(), tempfile.TemporaryDirectory() as folder:
-        reader = open_store(store)
-        source, name = open_train(*_data(settings, reader.manifest, Path(folder)), world)
-        _check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
-        _check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
+    with tempfile.TemporaryDirectory() as folder:
         teacher = _teacher(settings, reader.manifest, world)
-        with closing(_open_backend(settings, name, source, reader.manifest, world)) as backend:
-            rows = _draw_rows(reader, settings)
-            return _compare(reader, rows, source.index, backend, teacher, on_progress)
+        source, name = open_train(*_data(settings, backend, reader.manifest, Path(folder)), world)
+        _check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
+        with closing(_open_backend(settings, name, source, reader.manifest, world)) as opened:
+            yield Audit(reader, rows, source.index, opened, teacher)
 
 
-def _data(settings: AuditSettings, manifest: Manifest, folder: Path) -> tuple[Files, Running]:
+def _check_settings(settings: AuditSettings) -> None:
+    for flag, number in (("--rows", settings.num_rows), ("--threads", settings.threads)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{flag} must be above 0, got {number}")
+    check_seed("--seed", settings.seed)
+    check_spec(parse_spec(settings.teacher), role="teacher")
+    if settings.backend != "auto":
+        missing(settings.backend)  # raises where there is no such backend
+
+
+def _backend_name(settings: AuditSettings, manifest: Manifest) -> str:
+    """What makes pixels: the named backend, or the one that made the store's."""
+    if settings.backend != "auto":
+        return settings.backend
+    recorded = str(manifest.pixel_recipe.get("backend"))
+    reason = missing(recorded)
+    if reason is not None:
+        raise ConfigError(
+            f"the store's pixels were made by {recorded}. {reason}\n"
+            "Or give another --backend, such as torchvision: its rows are compared by their divergence."
+        )
+    return recorded
+
+
+def _data(settings: AuditSettings, backend: str, manifest: Manifest, folder: Path) -> tuple[Files, Running]:
     """Where images come from; an index that has to be made goes to `folder`."""
-    backend = str(manifest.pixel_recipe.get("backend")) if settings.backend == "auto" else settings.backend
     files = Files(
         out=folder,
         data=settings.data,
@@ -171,17 +249,26 @@ def _compare(
     teacher: TeacherPass,
     on_progress: OnProgress,
 ) -> AuditReport:
-    head, figures, sizes, problems = read_head(reader.path), [], [], []
+    here = backend.pixel_recipe()
+    is_other = here != reader.manifest.pixel_recipe
+    allowed = tuple(allowed_divergence(reader.manifest, [codec.id]) for codec in reader.codecs) if is_other else ()
+    head, figures, sizes, keys, logits = read_head(reader.path), [], [], [], []
     for now in _recompute(reader.manifest, rows, index, backend, teacher):
         stored = read_stored(reader, now.views, now.ids)
-        problems += compare_keys(reader.path, reader, stored, now)
-        compared = [compare_logits(reader.path, reader, codec, head, stored, now) for codec in reader.codecs]
+        keys += compare_keys(reader.path, reader, stored, now)
+        if is_other:
+            limits = zip(reader.codecs, allowed, strict=True)
+            compared = [compare_diverging(reader, codec, head, stored, now, limit) for codec, limit in limits]
+        else:
+            compared = [compare_logits(reader.path, reader, codec, head, stored, now) for codec in reader.codecs]
         figures.append([figure for figure, _ in compared])
-        problems += [problem for _, found in compared for problem in found]
+        logits += [problem for _, found in compared for problem in found]
         sizes.append(len(now.ids))
         on_progress(sum(sizes), len(rows[1]))
     joined = tuple(join_figures(parts, sizes) for parts in zip(*figures, strict=True))
-    return AuditReport(len(rows[1]), joined, problems)
+    if is_other:
+        logits = in_doubt(reader, here, joined, allowed, logits)
+    return AuditReport(len(rows[1]), joined, keys + logits, allowed)
 
 
 def _recompute(

@@ -7,7 +7,7 @@ python -m stores index  STORE
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,24 +73,28 @@ def verify(
         teacher: The store's teacher: its outputs for --rows rows are computed again and compared.
         rows: Random rows to compute again, spread evenly over the complete views.
         seed: Which random rows.
-        backend: What makes their pixels (auto: what made the store's).
+        backend: What makes their pixels (auto: what made the store's; another one's rows may diverge as in training).
         device: Where the teacher runs; auto takes CUDA where it is.
         threads: Decoder threads (default: all cores).
     """
     if teacher is None and any(path is not None for path in (data, train_dir, index, beton)):
         raise ConfigError("images are for computing rows again: give --teacher NAME@WEIGHTS too, or leave them out")
     console = Console(soft_wrap=True, highlight=False)
-    with _store_errors(), progress("verify", "rows") as on_progress:
-        found = verify_store(store, on_progress=on_progress)
-    if teacher is not None and not any(problem.kind == "problem" for problem in found):
-        from precompute.audit import AuditSettings, audit  # torch takes seconds, and `--help` must not
+    with ExitStack() as stack:
+        opened = None
+        if teacher is not None:  # before the checksums: they take hours, and a wrong flag should not
+            from precompute.audit import AuditSettings, open_audit  # torch takes seconds, and `--help` must not
 
-        settings = AuditSettings(teacher, data, train_dir, index, beton, rows, seed, backend, device, threads)
-        with progress("compute again", "rows") as on_progress:
-            report = audit(store, settings, on_progress=on_progress)
-        for line in report.lines():
-            console.print(Text(line))
-        found += report.problems
+            settings = AuditSettings(teacher, data, train_dir, index, beton, rows, seed, backend, device, threads)
+            opened = stack.enter_context(open_audit(store, settings))
+        with _store_errors(), progress("verify", "rows") as on_progress:
+            found = verify_store(store, on_progress=on_progress)
+        if opened is not None and not any(problem.kind == "problem" for problem in found):
+            with progress("compute again", "rows") as on_progress:
+                report = opened.compare(on_progress)
+            for line in report.lines():
+                console.print(Text(line))
+            found += report.problems
     _end(store, found, console)
 
 

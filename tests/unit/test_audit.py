@@ -14,10 +14,11 @@ import torch
 from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backends.registry import missing, open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policies.registry import get_policy
+from pipeline.engine.pixel_check import NEGLIGIBLE, allowed_divergence
 from precompute.audit import AuditReport, AuditSettings, audit
 from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
 from stores.__main__ import main
@@ -29,6 +30,7 @@ from stores.manifest import Manifest
 from stores.shard import ShardWriter
 
 TEACHER, SIDE, BATCH, SHARD_ROWS, VIEWS = "demo_teacher@random", 32, 16, 30, (0, 4)
+TEACHER_OF_IMAGES = "resnet18@random"  # tells pixels apart; demo_teacher's random logits hardly depend on them
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ALL_CODECS = "dense_f16,affine_u8,topk:2,embedding_f16,embedding_u8"
 Rows = dict[str, np.ndarray]
@@ -54,12 +56,13 @@ def make_store(
     *,
     keep: str = "dense_f16",
     views: tuple[int, ...] = VIEWS,
+    teacher_name: str = TEACHER,
     change: Callable[[int, Rows], None] = lambda view, columns: None,
     **entries: Any,
 ) -> Manifest:
     """A store of the index's images; `change` may alter a view's columns, whose checksums then are right."""
     fix_numerics(torch.device("cpu"))
-    network, weights_sha256 = build_teacher(TEACHER, num_classes=len(index.classes))
+    network, weights_sha256 = build_teacher(teacher_name, num_classes=len(index.classes))
     codecs = parse_codecs(keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
     teacher = TeacherPass(network, device=torch.device("cpu"), mean=MEAN, std=STD, precision="fp32", batch=BATCH)
     backend = open_backend("torchvision", Source(index), BackendOptions(SIDE, 2, BATCH))
@@ -73,7 +76,7 @@ def make_store(
         plan_version=PLAN_VERSION,
         pixel_recipe=backend.pixel_recipe(),
         teacher={
-            "name": TEACHER,
+            "name": teacher_name,
             "weights_sha256": weights_sha256,
             "resolution": SIDE,
             "mean": list(MEAN),
@@ -209,12 +212,94 @@ def test_another_pixel_recipe_is_refused_unless_the_backend_is_named(
     make_store(tmp_path / "s", photo_index, views=(0,), pixel_recipe=recipe)
     with pytest.raises(StoreError, match=r"pixels were made in another way(.|\n)*store: .*otherwise.*\n  here: .*full"):
         run_audit(tmp_path / "s", photo_folder)
-    assert run_audit(tmp_path / "s", photo_folder, backend="torchvision").problems == []
+    (note,) = run_audit(tmp_path / "s", photo_folder, backend="torchvision").problems
+    assert note.kind == "note"
+    assert "otherwise" in note.message
+
+
+@pytest.mark.parametrize("keep", ["dense_f16", "embedding_f16"])
+def test_on_another_backends_pixels_rows_are_compared_by_divergence(
+    tmp_path: Path, photo_folder: Path, photo_index: Index, keep: str
+) -> None:
+    """Another backend's pixels move logits beyond the codec's bound, and a store of them is intact all the same."""
+    if missing("dali") is not None:
+        pytest.skip("needs a second backend")
+
+    def spoil(view: int, columns: Rows) -> None:
+        for name in ("logits", "embedding"):
+            if view == 4 and name in columns:
+                columns[name][37] = 30 * np.arange(columns[name].shape[1]) % 7
+
+    name = TEACHER_OF_IMAGES
+    make_store(tmp_path / "true", photo_index, keep=keep, teacher_name=name)
+    make_store(tmp_path / "false", photo_index, keep=keep, teacher_name=name, change=spoil)
+    found = run_audit(tmp_path / "true", photo_folder, teacher=name, backend="dali")
+    assert [problem.kind for problem in found.problems] == ["note"]
+    assert found.figures[0].max_abs > found.figures[0].allowed, "logits alone would not do"
+    assert found.figures[0].kl_mean < found.allowed_kl[0] == 1e-5
+    assert "KL mean" in "\n".join(found.lines())
+
+    note, mean, row = run_audit(tmp_path / "false", photo_folder, teacher=name, backend="dali").problems
+    assert note.kind == "note"
+    assert mean.ids == ()
+    assert (row.path, row.view, row.ids) == (ShardKey(4, 30, 60).path(tmp_path / "false"), 4, (37,))
+    assert "may be intact: its pixels were made by torchvision, those here by dali" in mean.message
+
+
+def test_the_allowance_of_other_pixels_is_never_less_than_negligible(photo_index: Index, tmp_path: Path) -> None:
+    costs = {"dense_f16": {"kl": 1e-8}, "affine_u8": {"kl": 3e-6}}
+    manifest = make_store(tmp_path / "s", photo_index, views=(), measured={"codecs": costs, "noise_floor": {"kl": 0}})
+    assert allowed_divergence(manifest, ["dense_f16"]) == NEGLIGIBLE == 1e-5
+    assert allowed_divergence(manifest, ["dense_f16", "affine_u8"]) == pytest.approx(3e-5)
+    noisy = replace(manifest, measured={"noise_floor": {"kl": 2e-6}})
+    assert allowed_divergence(noisy, ["dense_f16"]) == pytest.approx(2e-5)
 
 
 def test_a_store_without_a_complete_view_is_refused(tmp_path: Path, photo_folder: Path, photo_index: Index) -> None:
     make_store(tmp_path / "s", photo_index, views=())
     with pytest.raises(StoreError, match="has no complete view yet"):
+        run_audit(tmp_path / "s", photo_folder)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        ([], 2, "no train images were named"),
+        (["--rows", "0"], 2, "--rows must be above 0, got 0"),
+        (["--threads", "0"], 2, "--threads must be above 0, got 0"),
+        (["--seed", "-1"], 2, "--seed must lie in 0..2^32-1, got -1"),
+        (["--backend", "ffvc"], 2, "Did you mean 'ffcv'?"),
+        (["--teacher", "resnet81@random"], 2, "unknown model 'resnet81'"),
+        (["--teacher", "resnet18@random"], 1, "weights of resnet18@random must be the store's"),
+        (["--train-dir", "/nowhere"], 1, "no such folder"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_the_checksums(
+    tmp_path: Path,
+    photo_index: Index,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    code: int,
+    words: str,
+) -> None:
+    """They read the whole store, which takes hours."""
+    make_store(tmp_path / "s", photo_index, views=(0,))
+    given = ["--teacher", TEACHER, "--device", "cpu", *flags]
+    monkeypatch.setattr(sys, "argv", ["stores", "verify", str(tmp_path / "s"), *given])
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (code, "")
+    assert words in said.err
+
+
+def test_a_backend_that_is_not_installed_is_refused_with_the_way_out(
+    tmp_path: Path, photo_folder: Path, photo_index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path / "s", photo_index, views=(0,), pixel_recipe={"backend": "dali"})
+    monkeypatch.setattr("precompute.audit.missing", lambda name: f"{name} is not installed")
+    with pytest.raises(ConfigError, match=r"were made by dali. dali is not installed\nOr give another --backend"):
         run_audit(tmp_path / "s", photo_folder)
 
 
