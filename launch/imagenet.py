@@ -10,40 +10,51 @@ python launch/imagenet.py RECIPE --help
 import functools
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
 
 import tyro
 
 from launch.recipes.registry import Recipe, all_recipes
-from pipeline.core.command import run_command
+from pipeline.core.command import run_command, unknown_argument
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import ConfigError, PeerError, unknown_name
 
 EXIT_PREEMPTED = 75
+_PROGRAM = "launch/imagenet.py"
+_STYLE = (tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff)
 
 
 def parse_config(arguments: Sequence[str]) -> RunConfig:
     """The run configuration of a command line (without the program's name).
 
     Raises:
-        ConfigError: unknown recipe.
-        SystemExit: after --help (0) or a wrong flag (2).
+        ConfigError: unknown recipe or flag.
+        SystemExit: after --help (0), or a wrong value or a missing flag (2).
     """
     recipes = all_recipes()
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in recipes:
+    if arguments and arguments[0] in recipes:
+        return _parse_flags(recipes[arguments[0]], arguments[1:])
+    if arguments and not arguments[0].startswith("-"):
         raise unknown_name("recipe", arguments[0], recipes)
-    named = bool(arguments) and arguments[0] in recipes
+    late = [name for name in arguments if name in recipes]
+    if late and arguments[0] not in ("-h", "--help"):
+        raise ConfigError(f"the recipe comes before its flags: {_PROGRAM} {late[0]} {arguments[0]} ...")
     config: RunConfig = tyro.extras.subcommand_cli_from_dict(
-        recipes if named else {name: _in_brief(recipe) for name, recipe in recipes.items()},
-        prog="launch/imagenet.py",
+        {name: _in_brief(recipe) for name, recipe in recipes.items()},
+        prog=_PROGRAM,
         description=__doc__,
         args=list(arguments),
         use_underscores=False,
         console_outputs=_speaks(),
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
+        config=_STYLE,
     )
     return config
+
+
+def flags_of(recipe: Recipe) -> list[str]:
+    """The flags that `recipe` takes, those that switch something off left out."""
+    return [f"--{name.replace('_', '-')}" for name in _flag_names(recipe)]
 
 
 def main() -> None:
@@ -62,6 +73,36 @@ def main() -> None:
         sys.exit(error.exit_code)
     if outcome == "preempted":
         sys.exit(EXIT_PREEMPTED)
+
+
+def _parse_flags(recipe: Recipe, arguments: Sequence[str]) -> RunConfig:
+    command = f"{_PROGRAM} {recipe.__name__}"
+    # tyro's own message for an unknown flag shows similar ones of every recipe, a screen of them
+    config, unknown = tyro.cli(
+        recipe,
+        prog=command,
+        args=list(arguments),
+        use_underscores=False,
+        console_outputs=_speaks(),
+        return_unknown_args=True,
+        config=_STYLE,
+    )
+    if unknown and unknown[0].partition("=")[0] == "--teacher":
+        raise ConfigError(f"{recipe.__name__} learns from labels alone: leave out --teacher, or choose another recipe")
+    if unknown:
+        raise unknown_argument(command, unknown[0], flags_of(recipe))
+    return config
+
+
+def _flag_names(kind: Any) -> Iterator[str]:
+    """Of the parameters of a recipe, or the fields of a group of settings."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        inner = hint.__origin__ if get_origin(hint) is Annotated else hint
+        if getattr(inner, "__annotations__", None) and inner is not RunConfig:
+            yield from _flag_names(inner)
+        elif name != "return" and get_origin(inner) is not ClassVar:
+            named = [part.name for part in getattr(hint, "__metadata__", ()) if getattr(part, "name", None)]
+            yield named[0] if named else name
 
 
 def _in_brief(recipe: Recipe) -> Recipe:

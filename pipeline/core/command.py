@@ -1,8 +1,9 @@
 """How the command-line programs talk to a person: progress while they work, one message and an exit code at the end."""
 
+import difflib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from pipeline.core.errors import RefluxError
+from pipeline.core.errors import ConfigError, RefluxError
 
 OnProgress = Callable[[int, int], None]
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -36,6 +37,24 @@ def run_command(main: Callable[[], None]) -> NoReturn:
 def print_error(message: str) -> None:
     """Write `error: message` to stderr, red on a terminal; paths stay on one line and brackets stay text."""
     Console(stderr=True, soft_wrap=True).print(Text(f"error: {message}", style="red"))
+
+
+def unknown_argument(command: str, argument: str, flags: Sequence[str]) -> ConfigError:
+    """The error for a flag or a word that `command` does not take: suggests the nearest of its `flags`."""
+    given, remedy = argument.partition("=")[0], f"`{command} --help` lists its flags."
+    if not given.startswith("-"):
+        return ConfigError(f"'{argument}' belongs to no flag of {command}: take it out, or name its flag.\n{remedy}")
+    names = [flag.strip("-") for flag in flags]
+    name = given.strip("-").replace("_", "-")
+    near = [other for other in names if _abbreviates(name, other)] or difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean --{near[0]}?" if near else ""
+    return ConfigError(f"{command} has no flag {given}.{hint}\n{remedy}")
+
+
+def _abbreviates(one: str, other: str) -> bool:
+    """Whether one name is made of the other's initials: lr and learning-rate."""
+    words, others = one.split("-"), other.split("-")
+    return "".join(word[:1] for word in words) == other or "".join(word[:1] for word in others) == one
 
 
 @contextmanager

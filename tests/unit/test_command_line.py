@@ -1,0 +1,54 @@
+"""What launch/imagenet.py says of a command line that it does not take: short, with the nearest flag of this recipe."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launch.imagenet import flags_of, parse_config
+from launch.recipes.registry import all_recipes
+from pipeline.core.errors import ConfigError
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "flags.json"
+
+
+@pytest.mark.parametrize("recipe", list(all_recipes()))
+def test_the_flags_that_are_suggested_are_those_that_are_taken(recipe: str) -> None:
+    frozen = json.loads(GOLDEN.read_text())
+    taken = {flag for flag in frozen["every recipe"] + frozen["and"][recipe] if not flag.startswith("--no-")}
+    taken.discard("--nproc")  # torchrun's, of the example
+    assert set(flags_of(all_recipes()[recipe])) == taken
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("kd_r34_r18 --out r --epoch 5", r"kd_r34_r18 has no flag --epoch\. Did you mean --epochs\?"),
+        ("kd_r34_r18 --out r --learning-rate 5", r"no flag --learning-rate\. Did you mean --lr\?"),
+        ("kd_r34_r18 --out r --wd 5", r"no flag --wd\. Did you mean --weight-decay\?"),
+        ("kd_r34_r18 --out r --batch_size=5", r"no flag --batch_size\. Did you mean --batch\?"),
+        ("dkd_r34_r18 --out r --hidden 5", r"dkd_r34_r18 has no flag --hidden\.\n"),
+        ("kd_r34_r18 --out r --xyzzy", r"no flag --xyzzy\.\n"),
+        ("kd_r34_r18 --out r 5", "'5' belongs to no flag"),
+    ],
+)
+def test_a_misspelt_flag_gets_the_nearest_of_its_recipe(line: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        parse_config(line.split())
+    assert str(caught.value).endswith(f"`launch/imagenet.py {line.split()[0]} --help` lists its flags.")
+    assert str(caught.value).count("\n") == 1
+
+
+def test_labels_need_no_teacher() -> None:
+    with pytest.raises(ConfigError, match="vanilla_r18 learns from labels alone: leave out --teacher"):
+        parse_config(["vanilla_r18", "--teacher", "resnet34@IMAGENET1K_V1", "--out", "r"])
+
+
+def test_the_recipe_comes_first() -> None:
+    with pytest.raises(ConfigError, match=r"before its flags: launch/imagenet\.py kd_r34_r18 --out"):
+        parse_config(["--out", "r", "kd_r34_r18"])
+
+
+def test_either_dash_is_taken_and_numbers_may_be_negative() -> None:
+    config = parse_config(["kd_r34_r18", "--out", "r", "--eval_batch", "7", "--lr", "-0.5"])
+    assert (config.running.eval_batch, config.optimisation.lr) == (7, -0.5)
