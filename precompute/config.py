@@ -7,6 +7,7 @@ from typing import Literal
 
 from pipeline.core.config import Files, Precision, Running
 from pipeline.core.errors import ConfigError
+from pipeline.core.rng import check_seed
 
 _VIEWS = re.compile(r"(\d+):(\d+)")
 _PART = re.compile(r"(\d+)/(\d+)")
@@ -182,6 +183,7 @@ def check_config(config: PrecomputeConfig) -> None:
     """
     parse_views(config.views)
     parse_part(config.part)
+    check_seed("--plan-seed", config.plan_seed)
     numbers: dict[str, int | None] = {
         "--resolution": config.resolution,
         "--batch": config.batch,

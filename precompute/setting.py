@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torchvision import models
 
 from pipeline.core.dist import World
-from pipeline.core.errors import ConfigError, StoreError
+from pipeline.core.errors import ConfigError, StoreError, unknown_name
 from pipeline.data.backends.base import Backend, BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backends.registry import choose_backend, missing, open_backend
 from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
@@ -69,14 +70,30 @@ class Setting:
 
 
 def check_names(config: PrecomputeConfig) -> None:
-    """Refuse unknown models, policies and codecs before any data are looked at.
+    """Refuse unknown models, weights, policies, backends and codecs before any data are looked at.
 
     Raises:
         ConfigError: with what is known.
     """
-    check_spec(parse_spec(config.teacher), role="teacher")
+    check_teacher(config.teacher)
     get_policy(config.policy)
-    _parse_codecs(config.keep, num_classes=_ANY_WIDTH, embedding_dim=_ANY_WIDTH)
+    _check_backend(config)
+    _check_keep(config.keep)
+
+
+def check_teacher(text: str) -> None:
+    """Refuse NAME@WEIGHTS where it is known to nobody, without building or fetching anything.
+
+    Raises:
+        ConfigError: with the nearest known name.
+    """
+    spec = parse_spec(text)
+    check_spec(spec, role="teacher")
+    if spec.is_random or spec.weights_file is not None or spec.source == "timm":  # timm's are known to timm
+        return
+    published = list(models.get_model_weights(spec.name).__members__) if spec.source == "torchvision" else []
+    if spec.weights not in published:
+        raise unknown_name(f"weights of {spec.name}", str(spec.weights), [*published, "random", "FILE"])
 
 
 @contextmanager
@@ -147,6 +164,23 @@ def _backend_options(config: PrecomputeConfig, world: World) -> BackendOptions:
         on_bad_image=config.on_bad_image,
         prefetch=3 if config.views_per_decode == 1 else 1,  # several views make one request large enough for all cores
     )
+
+
+def _check_backend(config: PrecomputeConfig) -> None:
+    if config.backend == "synthetic":
+        return
+    reason = missing(choose_backend(config.backend, has_beton=config.beton is not None))
+    if reason is not None:
+        raise ConfigError(reason)
+
+
+def _check_keep(keep: str) -> None:
+    """The codecs before the number of classes is known."""
+    for word in keep.split(","):
+        name, _, number = word.strip().partition(":")
+        if name == "topk" and number.isdecimal() and not 1 <= int(number) < _ANY_WIDTH:
+            raise ConfigError(f"--keep: k must be 1 or more, and below the number of classes; got '{word.strip()}'")
+    _parse_codecs(keep, num_classes=_ANY_WIDTH, embedding_dim=_ANY_WIDTH)
 
 
 def _parse_codecs(keep: str, *, num_classes: int, embedding_dim: int) -> tuple[Codec, ...]:

@@ -3,12 +3,15 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from pipeline.core.errors import ConfigError
 from precompute.__main__ import parse_config
 from precompute.config import Part, PlanConfig, PrecomputeConfig, check_config, parse_part, parse_views
+from precompute.setting import check_names
 
 FLAGS = {
     *("--teacher", "--store", "--data", "--train-dir", "--val-dir", "--index", "--val-index", "--beton", "--val-beton"),
@@ -48,6 +51,7 @@ def test_malformed_parts_are_refused(text: str) -> None:
         ("resolution", 0, "--resolution"),
         ("views_per_decode", 0, "--views-per-decode"),
         ("threads", 0, "--threads"),
+        ("plan_seed", -1, "--plan-seed"),
         ("std", (0.2, 0.0, 0.2), "--std"),
         ("std", (0.2, float("nan"), 0.2), "--std"),
         ("expect_top1", 101.0, "--expect-top1"),
@@ -60,6 +64,39 @@ def test_impossible_values_are_refused_by_flag(field: str, value: object, flag: 
 
 def test_a_batch_need_not_divide_a_shard() -> None:
     check_config(PrecomputeConfig(teacher="resnet18@random", batch=100, shard_rows=256))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("backend", "dalii", "unknown backend 'dalii'. Did you mean 'dali'?"),
+        ("teacher", "resnet34@IMAGENET1K_V7", "unknown weights of resnet34 'IMAGENET1K_V7'. Did you mean"),
+        ("teacher", "demo_teacher@IMAGENET1K_V1", "unknown weights of demo_teacher 'IMAGENET1K_V1'."),
+        ("teacher", "resnet43@random", "unknown model 'resnet43'"),
+        ("policy", "imagenet_trian", "Did you mean 'imagenet_train'?"),
+        ("keep", "dense_f16,zip", "unknown codec 'zip'"),
+        ("keep", "topk:0", "--keep: k must be 1 or more, and below the number of classes; got 'topk:0'"),
+        ("keep", f"embedding_u8, topk:{10**12}", "--keep: k must be 1 or more"),
+        ("beton", Path("x.beton"), "--beton is read by the ffcv backend, not by 'torchvision'"),
+    ],
+)
+def test_unknown_names_are_refused_without_data(field: str, value: object, words: str) -> None:
+    job = PrecomputeConfig(teacher="resnet18@random", backend="torchvision")
+    with pytest.raises(ConfigError) as refusal:
+        check_names(replace(job, **{field: value}))
+    assert words in str(refusal.value)
+    assert str(2**30) not in str(refusal.value), "nobody asked for so many classes"
+
+
+def test_a_backend_that_is_not_installed_is_refused_without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("precompute.setting.missing", lambda name: f"{name}: pip install {name}")
+    with pytest.raises(ConfigError, match="pip install dali"):
+        check_names(PrecomputeConfig(teacher="resnet18@random", backend="dali"))
+
+
+@pytest.mark.parametrize("teacher", ["resnet18@IMAGENET1K_V1", "resnet50@IMAGENET1K_V2", "demo_teacher@random"])
+def test_known_names_pass(teacher: str) -> None:
+    check_names(PrecomputeConfig(teacher=teacher, keep="dense_f16,topk:20", backend="synthetic"))
 
 
 def test_command_lines() -> None:
