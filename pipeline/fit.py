@@ -10,7 +10,7 @@ batch + outputs --one module: student + method--> loss terms --> optimiser step
 
 import os
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from pipeline.engine.run_directory import (
     fingerprints,
     read_saved_config,
     save_config,
+    scratch_folder,
     with_remedy,
 )
 from pipeline.engine.session import Job, Outcome, Session
@@ -66,7 +67,9 @@ def fit(config: RunConfig) -> Outcome:
         check_config(config)
         check_names(config)
         world = start_world(config.running.device, config.running.threads)
-        outcome = _fit(config, saved, stop, world, attempt)
+        with scratch_folder(world, run) if config.running.dry_run else nullcontext(run) as folder:
+            data = open_datasets(config, world, folder)
+            outcome = _fit(config, saved, data, stop, world, attempt)
     except BaseException as error:
         failure = with_remedy(error, run)
         attempt.note_failure(failure)
@@ -86,8 +89,9 @@ def _read_saved_config(run: Path, rank: int) -> RunConfig | None:
         raise PeerError("rank 0 finds the same, and says it") from error
 
 
-def _fit(config: RunConfig, saved: RunConfig | None, stop: StopRequest, world: World, attempt: Attempt) -> Outcome:
-    data = open_datasets(config, world)
+def _fit(
+    config: RunConfig, saved: RunConfig | None, data: Datasets, stop: StopRequest, world: World, attempt: Attempt
+) -> Outcome:
     choice = choose_teacher(config, saved, data.train.index, world)
     config = resolve(config, saved, data, choice, world)
     if saved is not None:

@@ -7,10 +7,9 @@ unit         --loader-->   batches of pixels --teacher--> outputs --codecs--> a 
 """
 
 import os
-import tempfile
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -20,7 +19,7 @@ import numpy as np
 from pipeline.core.dist import World, start_world, stop_world
 from pipeline.data.loader import Batch
 from pipeline.engine.journal import write_state
-from pipeline.engine.run_directory import Attempt
+from pipeline.engine.run_directory import Attempt, scratch_folder
 from pipeline.engine.signals import StopRequest
 from precompute.begin import begin_store
 from precompute.config import PrecomputeConfig, check_config, check_store_named, parse_part
@@ -57,7 +56,7 @@ def precompute(config: PrecomputeConfig) -> Outcome:
     with left_as_found(store, folder, rank), noted_failures(attempt), remedies(store):
         check_names(config)
         world = start_world(config.device, config.threads)
-        with scratch_folder(world) if config.dry_run else nullcontext(folder) as used:
+        with scratch_folder(world, folder) if config.dry_run else nullcontext(folder) as used:
             outcome = _precompute(config, world, used, stop, attempt)
     stop_world(world)
     return outcome
@@ -167,14 +166,6 @@ def _start_piece(setting: Setting, batch: Batch, unit: Unit, position: int) -> C
     rows = batch.rows.part(own)
     labels: np.ndarray = setting.source.index.labels[rows.ids]
     return lambda: Piece(key, rows, labels, landed())
-
-
-@contextmanager
-def scratch_folder(world: World) -> Iterator[Path]:
-    """A temporary folder that all ranks of one machine share, for commands that write nothing."""
-    with tempfile.TemporaryDirectory() as own:
-        yield Path(world.gather(own)[0])
-        world.barrier()
 
 
 def _count_shards(units: list[Unit]) -> int:

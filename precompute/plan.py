@@ -11,8 +11,9 @@ from rich.table import Table
 
 from pipeline.core.dist import start_world, stop_world
 from pipeline.core.errors import ConfigError
+from pipeline.engine.run_directory import scratch_folder
 from precompute.config import PlanConfig, PrecomputeConfig, check_config
-from precompute.fill import find_work, scratch_folder
+from precompute.fill import find_work
 from precompute.report import format_bytes, format_duration, say
 from precompute.setting import Setting, check_names, open_setting
 from precompute.speed import Speeds, measure_speeds

@@ -1,6 +1,6 @@
 """From flags to data sets: finds or makes the indexes, picks the backends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +31,21 @@ class Datasets:
     val_backend: str
 
 
-def open_datasets(config: RunConfig, world: World) -> Datasets:
+def open_datasets(config: RunConfig, world: World, folder: Path | None = None) -> Datasets:
     """Open training and validation data; the main rank makes an index that is missing, in RUN/index.
+
+    Args:
+        config: the run's.
+        world: the ranks.
+        folder: what stands in for RUN where nothing may be saved there.
 
     Raises:
         ConfigError: folders not named, or a backend that does not fit.
         DataError: bad folders, files or indexes, by name.
     """
-    train, train_backend = open_train(config.files, config.running, world)
-    val, val_backend = open_val(config.files, config.running, world)
+    files = replace(config.files, out=folder or config.files.out)
+    train, train_backend = open_train(files, config.running, world)
+    val, val_backend = open_val(files, config.running, world)
     check_same_classes(train.index, val.index)
     if config.files.subset is not None:
         train = Source(select_subset(train.index, config.files.subset), train.beton)

@@ -15,12 +15,16 @@ RUN/index/           dataset indexes, where none were prepared
 import errno
 import json
 import os
+import socket
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import RunConfig, first_difference
+from pipeline.core.dist import World
 from pipeline.core.errors import CheckpointError, ConfigError, PeerError, RefluxError
 from pipeline.data.datasets import Datasets
 from pipeline.engine.journal import STATE_FILE, read_state, write_state
@@ -85,6 +89,27 @@ def remove_leftovers(run: Path) -> None:
     for folder in (run, run / "checkpoints", run / "index"):
         for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(world: World, run: Path | None = None) -> Iterator[Path]:
+    """A temporary folder in the place of `run`, for a command that saves nothing; indexes that `run` has are used.
+
+    All ranks share it: on one machine it is in the usual place, for several it lies beside `run`. A collective call.
+    """
+    is_shared = len(set(world.gather(socket.gethostname()))) > 1
+    beside = next(path for path in run.absolute().parents if path.is_dir()) if run is not None and is_shared else None
+    with tempfile.TemporaryDirectory(prefix="reflux-", dir=beside) if world.is_main else nullcontext() as own:
+        if own is not None and run is not None:
+            _link_indexes(run / "index", Path(own) / "index")
+        yield Path(world.gather(own)[0])
+        world.barrier()
+
+
+def _link_indexes(source: Path, target: Path) -> None:
+    target.mkdir()
+    for path in source.glob("[!.]*"):
+        (target / path.name).symlink_to(path.absolute())
 
 
 def save_config(config: RunConfig, run: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from jobs import (
     torchrun,
 )
 
-from launch.imagenet import parse_config
+from launch.imagenet import main, parse_config
 from launch.recipes.registry import all_recipes
 from pipeline.core.errors import CheckpointError, ConfigError, DataError, RefluxError
 from pipeline.data.backends.registry import backend_names
@@ -291,6 +293,29 @@ class TestResume:
         assert (tmp_path / "run").read_text() == "a file"
 
 
+@pytest.mark.parametrize(("backend", "size"), [("torchvision", 1), ("ffcv", 2)])
+def test_a_dry_run_saves_nothing(photo_folder: Path, tmp_path: Path, backend: str, size: int) -> None:
+    run, scratch = tmp_path / "run", tmp_path / "scratch"
+    scratch.mkdir()
+    flags = [*photo_flags(photo_folder, photo_folder), "--batch", "12", "--max-steps", "2", "--backend", backend]
+    line = ["smoke", "--out", str(run), *flags]
+    if backend == "ffcv":
+        pytest.importorskip("ffcv")
+
+    def dry() -> str:
+        entry = main_with_own_scratch
+        return run_to_end(ForkedJob([*line, "--dry-run"], log=tmp_path / "log", size=size, entry=entry))
+
+    assert "nothing was saved" in dry()
+    assert not run.exists()
+    assert not list(scratch.iterdir())
+    run_to_end(ForkedJob(line, log=tmp_path / "log", size=size))
+    before = contents(run)
+    assert dry().count("copying") == (2 if backend == "ffcv" else 0), "the copy that the run has is used"
+    assert contents(run) == before
+    assert not list(scratch.iterdir())
+
+
 def test_real_command_lines(photo_folder: Path, tmp_path: Path) -> None:
     """All at once: each starts a process of its own."""
     spoiled, hidden = tmp_path / "spoiled", tmp_path / "hidden"
@@ -350,6 +375,12 @@ def test_torchrun_says_it_once(photo_folder: Path, tmp_path: Path) -> None:
     assert ours.count("error: ") == 1, job.text()
     assert state_of(tmp_path / "run")["state"] == "failed"
     assert "class1/003.jpg" in state_of(tmp_path / "run")["message"]
+
+
+def main_with_own_scratch() -> None:
+    """The program with its temporary files beside the run, where a test sees what is left of them."""
+    tempfile.tempdir = str(Path(sys.argv[sys.argv.index("--out") + 1]).parent / "scratch")
+    main()
 
 
 def make_indexes(data: Path) -> None:
