@@ -32,9 +32,10 @@ from pipeline.engine.resolve import resolve
 from pipeline.engine.run_directory import (
     Attempt,
     check_fingerprints,
-    check_same_run,
     fingerprints,
+    is_same_run,
     read_saved_config,
+    remove_failed_start,
     save_config,
     scratch_folder,
     with_remedy,
@@ -92,10 +93,13 @@ def _read_saved_config(run: Path, rank: int) -> RunConfig | None:
 def _fit(
     config: RunConfig, saved: RunConfig | None, data: Datasets, stop: StopRequest, world: World, attempt: Attempt
 ) -> Outcome:
-    choice = choose_teacher(config, saved, data.train.index, world)
-    config = resolve(config, saved, data, choice, world)
-    if saved is not None:
-        check_same_run(saved, config, config.files.out)
+    asked, run = config, config.files.out
+    choice = choose_teacher(asked, saved, data.train.index, world)
+    config = resolve(asked, saved, data, choice, world)
+    begins_anew = saved is not None and not is_same_run(saved, config, run, world)
+    if begins_anew:
+        choice = choose_teacher(asked, None, data.train.index, world)
+        config = resolve(asked, None, data, choice, world)
 
     order = build_order(config, data)
     num_own = len(order.deal(world.rank, world.size))
@@ -116,6 +120,8 @@ def _fit(
             check_fingerprints(state, fingerprints(data, choice))
         world.barrier()  # no rank has found anything against it
         attempt.accept()
+        if begins_anew and not config.running.dry_run:
+            world.main_first(lambda: remove_failed_start(run))
         job = Job(config, world, data, choice, order, val_loader, networks.prepare, train_step, stop, total_steps)
         if config.running.dry_run:
             with closing(_training(job, train_loader, 0)) as batches:

@@ -15,6 +15,7 @@ RUN/index/           dataset indexes, where none were prepared
 import errno
 import json
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -71,17 +72,42 @@ def read_saved_config(run: Path) -> RunConfig | None:
     return None
 
 
-def check_same_run(saved: RunConfig, now: RunConfig, run: Path) -> None:
-    """Refuse to go on with a run under another configuration, naming the first field that differs."""
+def is_same_run(saved: RunConfig, now: RunConfig, run: Path, world: World) -> bool:
+    """Whether `now` goes on with the run; false where it begins anew what failed before its first checkpoint.
+
+    A collective call.
+
+    Raises:
+        ConfigError: another configuration, and there are results to lose; names the first field that differs.
+    """
     difference = first_difference(saved, now)
     if difference is None:
-        return
+        return True
     name, before, after = difference
-    raise ConfigError(
-        f"{run} holds a run with another configuration; first difference: {name}\n"
-        f"  saved: {before}\n  now:   {after}\n"
-        "Start the saved command again to go on with it, or choose another --out for a new run."
-    )
+    if world.gather(_has_results(run))[0]:
+        raise ConfigError(
+            f"{run} holds a run with another configuration; first difference: {name}\n"
+            f"  saved: {before}\n  now:   {after}\n"
+            "Start the saved command again to go on with it, or choose another --out for a new run."
+        )
+    if world.is_main:
+        print(f"{run} has no checkpoint: begun anew with another configuration ({name}: {before}, now {after})")
+    return False
+
+
+def _has_results(run: Path) -> bool:
+    exported = ("best.pt", "student.pt", "student_ema.pt", "summary.json")
+    checkpoints = (run / "checkpoints").glob("step-*.json")
+    return any(checkpoints) or any((run / name).exists() for name in exported)
+
+
+def remove_failed_start(run: Path) -> None:
+    """Remove what a start left that ended before its first checkpoint. Main rank only."""
+    for name in ("metrics.jsonl", "curves.png"):
+        (run / name).unlink(missing_ok=True)
+    for name in ("tensorboard", "checkpoints"):
+        if (run / name).exists():
+            shutil.rmtree(run / name)
 
 
 def remove_leftovers(run: Path) -> None:

@@ -14,6 +14,7 @@ from jobs import (
     CommandJob,
     ForkedJob,
     command,
+    lines_of,
     photo_flags,
     run_to_end,
     running,
@@ -178,6 +179,28 @@ class TestFolders:
         shown = capsys.readouterr().out
         assert f"gray: {data}/train/class1/003.jpg (id 21)" in shown
         assert f"gray: {spoiled} (id 41)" in shown
+
+    def test_a_run_that_failed_before_its_first_checkpoint_may_change(
+        self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run, flags = tmp_path / "run", self.flags_after_a_break(data, tmp_path)
+        refused(run, *flags, "--log-every", "1")
+        line = {"kind": "train", "step": 1, "epoch": 0.5, "lr": 9.0}
+        (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        old = list((run / "tensorboard").iterdir())
+        changed = [*flags, "--on-bad-image", "gray", "--lr", "0.02", "--micro-batches", "2", "--log-every", "1"]
+        assert fit(parse_config(["smoke", "--out", str(run), *changed])) == "done"
+        assert (
+            f"{run} has no checkpoint: begun anew with another configuration (optimisation." in capsys.readouterr().out
+        )
+        steps = [line["step"] for line in lines_of(run / "metrics.jsonl") if line["kind"] == "train"]
+        assert steps == [1, 2]
+        assert old
+        assert not [path for path in old if path.exists()]
+        error = refused(run, *changed, "--lr", "0.03")
+        assert "first difference: optimisation.lr\n  saved: 0.02\n  now:   0.03" in str(error)
+        shutil.rmtree(run / "checkpoints")
+        assert "first difference" in str(refused(run, *changed, "--lr", "0.03")), "student.pt is not to be lost"
 
     def flags_after_a_break(self, data: Path, tmp_path: Path) -> list[str]:
         """An index is there; then one file is cut, at its old size, so that only decoding can tell."""
