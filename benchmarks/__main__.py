@@ -26,9 +26,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.checks import check_folder, check_names, check_new_file, check_positive, class_folders
 from benchmarks.pairs import Pairs
 from pipeline.core.command import progress, run_command
-from pipeline.core.errors import ConfigError, unknown_name
 from stores.atomic import publish_text
 
 
@@ -47,7 +47,7 @@ def loader(
     """Each backend on replayed views against its library's own random pipeline; and what ImageNet's metadata cost.
 
     Args:
-        data: Folder with a folder of images per class.
+        data: Folder with a folder of images per class, or with train/ and val/, of which train/ is taken.
         json_file: File for all figures, with machine and versions.
         backends: Of dali, ffcv-raw, ffcv-jpeg, torchvision (default: all that are installed).
         resolution: Output side in pixels.
@@ -61,10 +61,14 @@ def loader(
     from benchmarks.loader import LoaderSettings, installed_loaders, measure_loaders, measure_metadata
     from benchmarks.machine import describe_machine
 
-    _refuse_existing(json_file)
-    _check_names(backends, ("dali", "ffcv-raw", "ffcv-jpeg", "torchvision"))
+    check_new_file("--json", json_file)
+    check_names("backend to measure", backends, ("dali", "ffcv-raw", "ffcv-jpeg", "torchvision"))
+    check_positive({"--resolution": resolution, "--batch": batch, "--threads": threads, "--batches": batches})
+    check_positive({"--repeats": repeats, "--max-side": max_side})
+    check_folder("--work", work)
+    say = _say()
+    data = class_folders(data, say)
     settings = LoaderSettings(data, resolution, batch, threads, batches, repeats, max_side)
-    say = Console(highlight=False).print
     with tempfile.TemporaryDirectory() as temporary:
         results = measure_loaders(settings, list(backends) or installed_loaders(), work or Path(temporary), say)
     metadata = measure_metadata()
@@ -89,7 +93,7 @@ def precompute(
     """Several views of each image from one decode, against as many passes; and filling a store against loading alone.
 
     Args:
-        data: Folder with a folder of images per class.
+        data: Folder with a folder of images per class, or with train/ and val/, of which train/ is taken.
         json_file: File for all figures, with machine and versions.
         backends: Of ffcv-jpeg, torchvision (default: all that are installed).
         views: Views from one decode.
@@ -105,13 +109,18 @@ def precompute(
     from benchmarks.machine import describe_machine
     from benchmarks.precompute import DecodeSettings, views_per_decode
 
-    _refuse_existing(json_file)
+    check_new_file("--json", json_file)
     known = ("ffcv-jpeg", "torchvision")
-    _check_names(backends, known)
+    check_names("backend to measure", backends, known)
+    check_positive({"--views": views, "--resolution": resolution, "--batch": batch, "--threads": threads})
+    check_positive({"--images": images, "--repeats": repeats})
+    check_folder("--work", work)
+    say = _say()
+    data = class_folders(data, say)
     chosen = list(backends) or [name for name in known if name in installed_loaders()]
     settings = DecodeSettings(data, views, resolution, batch, threads, images, repeats)
     with tempfile.TemporaryDirectory() as temporary:
-        folder, say = work or Path(temporary), Console(highlight=False).print
+        folder = work or Path(temporary)
         results = views_per_decode(settings, chosen, folder, say)
         fill = FillSettings(data, resolution, threads=threads, repeats=repeats)
         filled = against_loader(fill, chosen, folder, say)
@@ -140,7 +149,7 @@ def codecs(
     """Rate and distortion of every codec on what a teacher gives for real views.
 
     Args:
-        data: Folder with a folder of images per class.
+        data: Folder with a folder of images per class, or with train/ and val/, of which train/ is taken.
         teacher: NAME@WEIGHTS.
         json_file: File for all figures, with machine and versions.
         png: File for a picture of the table.
@@ -152,8 +161,15 @@ def codecs(
     from benchmarks.codecs import CodecSettings, measure_codecs, teacher_rows, to_json
     from benchmarks.codecs_report import codecs_table, draw_codecs, title_of
     from benchmarks.machine import describe_machine
+    from pipeline.data.policies.registry import get_policy
+    from precompute.setting import check_teacher
 
-    _refuse_existing(json_file)
+    check_new_file("--json", json_file)
+    check_new_file("--png", png)
+    check_positive({"--rows": rows, "--resolution": resolution, "--threads": threads})
+    check_teacher(teacher)
+    get_policy(policy)
+    data = class_folders(data, _say())
     settings = CodecSettings(data, teacher, rows, resolution, policy, threads)
     with progress("teacher", "rows") as on_progress:
         outputs = teacher_rows(settings, on_progress)
@@ -190,10 +206,13 @@ def store(
     from benchmarks.store import StoreSettings, measure_store
     from benchmarks.store_memory import measure_open
 
-    _refuse_existing(json_file)
+    check_new_file("--json", json_file)
+    check_folder("--work", work)
+    check_positive({"--shard-rows": shard_rows, "--batch": batch, "--repeats": repeats, "--views": views})
+    check_positive({"--rows": rows}, least=batch)
     settings = StoreSettings(rows=rows, shard_rows=shard_rows, batch=batch, repeats=repeats)
     with tempfile.TemporaryDirectory(dir=work) as temporary:
-        figures = measure_store(settings, Path(temporary), Console(highlight=False).print)
+        figures = measure_store(settings, Path(temporary), _say())
         opened = measure_open(Path(temporary), views=views, rows=IMAGENET_SAMPLES)
     _show_pairs("random rows, warm, rows/s, medians", ("store", "other"), figures.warm)
     if figures.cold:
@@ -212,7 +231,7 @@ def kernels(
     losses: tuple[str, ...] = ("kl", "dkd", "zscore_kl", "topk_kl"),
     rivals: tuple[str, ...] = ("loop", "eager", "compiled", "liger", "scalar"),
     repeats: int = 5,
-    device: str = "cpu",
+    device: Literal["cpu", "cuda"] = "cpu",
     half: bool = False,
 ) -> None:
     """Fused losses against the per-sample loop, batched autograd, torch.compile and Liger-Kernel; time and memory.
@@ -227,14 +246,17 @@ def kernels(
         device: cpu or cuda.
         half: bfloat16 logits in the place of float32.
     """
-    from benchmarks.kernels import KernelSettings, measure_kernels
+    from benchmarks.kernels import KernelSettings, check_device, measure_kernels
     from benchmarks.machine import describe_machine
 
-    _refuse_existing(json_file)
-    _check_names(losses, ("kl", "dkd", "zscore_kl", "topk_kl"))
-    _check_names(rivals, ("loop", "eager", "compiled", "liger", "scalar"))
+    check_new_file("--json", json_file)
+    check_names("loss to measure", losses, ("kl", "dkd", "zscore_kl", "topk_kl"))
+    check_names("rival to measure", rivals, ("loop", "eager", "compiled", "liger", "scalar"))
+    check_positive({"--batches": batches, "--repeats": repeats})
+    check_positive({"--classes": classes}, least=2)
+    check_device(device)
     settings = KernelSettings(batches, classes, losses, rivals, repeats, device=device, half=half)
-    figures = measure_kernels(settings, Console(highlight=False).print)
+    figures = measure_kernels(settings, _say())
     _show_pairs("forward and backward, steps/s, medians", ("fused", "rival"), figures.pairs)
     _show("peak memory of a step, in float32 buffers of B x C", {peak.name: peak.buffers for peak in figures.memory})
     for name, found in figures.cuda.items():
@@ -263,7 +285,7 @@ def epoch(
     """One epoch from labels, from stored teacher outputs and with the teacher online; and how fast stored rows arrive.
 
     Args:
-        data: Folder with a folder of images per class.
+        data: Folder with a folder of images per class, or with train/ and val/, of which train/ is taken.
         json_file: File for all figures, with machine and versions.
         teacher: NAME@WEIGHTS, at the student's resolution.
         student: NAME.
@@ -274,13 +296,17 @@ def epoch(
         rows: Rows of the store from which rows alone are delivered.
         seconds: Length of each such measurement.
     """
-    from benchmarks.epoch import EpochSettings, measure_delivery, measure_epochs
+    from benchmarks.epoch import EpochSettings, check_settings, measure_delivery, measure_epochs
     from benchmarks.machine import describe_machine
 
-    _refuse_existing(json_file)
+    check_new_file("--json", json_file)
+    check_positive({"--resolution": resolution, "--batch": batch, "--rounds": rounds, "--seconds": seconds})
+    check_positive({"--rows": rows}, least=1000)
+    data = class_folders(data, _say())
     settings = EpochSettings(data, teacher, student, resolution, batch, backend, rounds)
+    check_settings(settings)
     with tempfile.TemporaryDirectory() as temporary:
-        results = measure_epochs(settings, Path(temporary), Console(highlight=False).print)
+        results = measure_epochs(settings, Path(temporary), _say())
         delivery = measure_delivery(Path(temporary), num_rows=rows, num_classes=1000, batch=256, seconds=seconds)
     _show_pairs("seconds of an epoch against training from labels", ("distilled", "labels"), results)
     _show("stored rows to a step without a model, rows/s", delivery.to_json())
@@ -313,32 +339,31 @@ def step(
         repeats: Pairs of windows.
     """
     from benchmarks.machine import describe_machine
-    from benchmarks.step import StepSettings, measure_steps
+    from benchmarks.step import StepSettings, check_settings, measure_steps
 
-    _refuse_existing(json_file)
+    check_new_file("--json", json_file)
+    check_positive({"--resolution": resolution, "--batch": batch, "--steps": steps, "--repeats": repeats})
     chosen = methods or ("kd", "dkd", "ctkd", "dist", "nkd", "lskd")
     settings = StepSettings(chosen, student, teacher, resolution, batch, amp, steps, repeats)
-    figures = measure_steps(settings, Console(highlight=False).print)
+    check_settings(settings)
+    figures = measure_steps(settings, _say())
     _show_pairs("steps/s with the method and with labels alone", ("method", "labels"), [one.pairs for one in figures])
     _show("the loss and its gradient, per cent of the step", {one.pairs.name: 100 * one.share for one in figures})
     report = {"settings": _encoded(settings), "methods": [one.to_json() for one in figures]}
     _save(json_file, report, describe_machine)
 
 
-def _refuse_existing(json_file: Path | None) -> None:
-    if json_file is not None and json_file.exists():
-        raise ConfigError(f"--json {json_file} exists; nothing is overwritten: choose another file")
-
-
-def _check_names(names: tuple[str, ...], known: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in known:
-            raise unknown_name("backend to measure", name, known)
+def _say() -> Callable[[str], None]:
+    """Shows a line; brackets stay text."""
+    return Console(highlight=False, soft_wrap=True, markup=False).print
 
 
 def _encoded(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON; folders by their name alone."""
-    return {key: value.name if isinstance(value, Path) else value for key, value in asdict(settings).items()}
+    """A settings dataclass as JSON; folders by their name and that of the folder they lie in: "train" says little."""
+    shown = asdict(settings)
+    return {
+        key: "/".join(value.absolute().parts[-2:]) if isinstance(value, Path) else value for key, value in shown.items()
+    }
 
 
 def _show_pairs(title: str, names: tuple[str, str], results: Sequence[Pairs]) -> None:

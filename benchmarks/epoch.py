@@ -22,6 +22,7 @@ from launch.recipes.losses import KDLoss, distilled, supervised
 from pipeline.core.config import Files, Optimisation, RunConfig, Running, Settings, Teaching, Views
 from pipeline.core.cpu import decoder_threads
 from pipeline.core.dist import World
+from pipeline.core.errors import RefluxError
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import open_backend
 from pipeline.data.backends.synthetic import synthetic_index
@@ -36,7 +37,11 @@ from pipeline.engine.resolve import resolve
 from pipeline.engine.step import build_train_step
 from pipeline.engine.teacher_choice import choose_teacher
 from pipeline.fit import build_loader, build_order
+from pipeline.models.spec import parse_spec
+from pipeline.models.zoo import check_spec
 from pipeline.teachers.stored import RowFetcher
+from precompute.config import PrecomputeConfig
+from precompute.setting import check_names
 from stores.codecs.dense_f16 import DenseF16
 from stores.index_file import create_store
 from stores.layout import shard_keys
@@ -70,10 +75,24 @@ class EpochSettings:
     rounds: int
 
 
+def check_settings(settings: EpochSettings) -> None:
+    """Refuse names that nobody knows, and packages that are not installed.
+
+    Raises:
+        ConfigError: with the nearest known name, or the way to install.
+    """
+    job = PrecomputeConfig(teacher=settings.teacher, policy=_POLICY, backend=settings.backend)
+    check_names(job)
+    check_spec(parse_spec(settings.student), role="student")
+
+
 def measure_epochs(settings: EpochSettings, work: Path, say: Callable[[str], None]) -> list[Pairs]:
     """Seconds of an epoch with a stored and with an online teacher, each against plain training in the same round.
 
     `work` takes the store that is made for it, view 0 of all images.
+
+    Raises:
+        RefluxError: precompute, in a process of its own, refused the images or the teacher.
     """
     _precompute(settings, work / "store")
     with ExitStack() as stack:
@@ -96,7 +115,9 @@ def _precompute(settings: EpochSettings, store: Path) -> None:
     views = ["--views", "0:1", "--policy", _POLICY, "--resolution", str(settings.resolution)]
     source = ["--train-dir", str(settings.train_dir), "--backend", settings.backend, "--batch", "64"]
     command = ["-m", "precompute", "--teacher", settings.teacher, "--store", str(store), *source, *views]
-    subprocess.run([sys.executable, *command], check=True)
+    done = subprocess.run([sys.executable, *command], check=False)
+    if done.returncode != 0:
+        raise RefluxError("the store that is to be compared could not be filled: precompute says why above")
 
 
 def _configs(settings: EpochSettings, work: Path) -> dict[str, RunConfig]:

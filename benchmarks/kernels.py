@@ -16,6 +16,7 @@ from torch.nn.functional import kl_div
 
 from benchmarks.kernels_memory import Peak, kernel_times, peak_of
 from benchmarks.pairs import Pairs, alternate
+from pipeline.core.errors import ConfigError
 from pipeline.kernels import dkd, kl, topk_kl, zscore_kl
 
 Loss = Callable[["Inputs"], torch.Tensor]
@@ -67,6 +68,16 @@ class KernelFigures:
     pairs: list[Pairs] = field(default_factory=list)
     memory: list[Peak] = field(default_factory=list)
     cuda: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def check_device(device: str) -> None:
+    """Refuse CUDA where there is none.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda needs a CUDA device, and torch sees none here: leave it out")
 
 
 def measure_kernels(settings: KernelSettings, say: Callable[[str], None]) -> KernelFigures:

@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 
 from benchmarks.pairs import Pairs, alternate, window_rate
 from pipeline.core.cpu import usable_cpus
+from pipeline.core.errors import ConfigError
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import missing, open_backend
 from pipeline.data.backends.synthetic import synthetic_index
@@ -62,6 +63,8 @@ class LoaderSettings:
 def measure_loaders(settings: LoaderSettings, backends: list[str], work: Path, say: Any) -> list[Pairs]:
     """Replayed against native, for each of `backends` ("dali", "ffcv-raw", "ffcv-jpeg", "torchvision")."""
     index, _ = scan_folder(settings.data)
+    if len(index) < settings.batch:
+        raise ConfigError(f"--batch must be at most the {len(index):,} images of {settings.data}, got {settings.batch}")
     results = []
     for name in backends:
         backend, _, encoding = name.partition("-")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.checks import check_names
 from benchmarks.pairs import Pairs, alternate
 from pipeline.core.config import Optimisation
 from pipeline.core.dist import World
@@ -23,12 +24,12 @@ from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.optim import build_optimizer
 from pipeline.engine.step import TrainStep
 from pipeline.methods.base import Method, Setting
-from pipeline.methods.registry import build_method
+from pipeline.methods.registry import build_method, method_names
 from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import build_network
+from pipeline.models.zoo import build_network, check_spec
 from pipeline.teachers.base import Teacher
 from pipeline.teachers.online import OnlineTeacher, autocast
 
@@ -78,6 +79,17 @@ class StepFigures:
     def to_json(self) -> dict[str, Any]:
         """All figures."""
         return {**self.pairs.to_json(), "loss_ms": self.loss_ms, "share": self.share}
+
+
+def check_settings(settings: StepSettings) -> None:
+    """Refuse methods and networks that nobody knows.
+
+    Raises:
+        ConfigError: with the nearest known name.
+    """
+    check_names("method", settings.methods, method_names())
+    check_spec(parse_spec(settings.student), role="student")
+    check_spec(parse_spec(f"{settings.teacher}@random"), role="teacher")
 
 
 def measure_steps(settings: StepSettings, say: Callable[[str], None]) -> list[StepFigures]:
