@@ -7,6 +7,7 @@ from typing import Literal
 
 from pipeline.core.config import Files, Precision, Running
 from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import ABOVE_0, Range
 from pipeline.core.rng import check_seed
 
 _VIEWS = re.compile(r"(\d+):(\d+)")
@@ -194,12 +195,12 @@ def check_config(config: PrecomputeConfig) -> None:
         "--synthetic-classes": config.synthetic_classes,
     }
     for flag, number in numbers.items():
-        if number is not None and number < 1:
-            raise ConfigError(f"{flag} must be above 0, got {number}")
-    if not all(0 < value < float("inf") for value in config.std):
-        raise ConfigError(f"--std must be above 0 for each channel, got {config.std}")
-    if config.expect_top1 is not None and not 0 <= config.expect_top1 <= 100:
-        raise ConfigError(f"--expect-top1 is a share in percent, 0..100, got {config.expect_top1}")
+        if number is not None:
+            ABOVE_0.check(flag, number)
+    Range(least=0, most=1).check("--mean", config.mean)
+    ABOVE_0.check("--std", config.std)
+    if config.expect_top1 is not None:
+        Range(least=0, most=100).check("--expect-top1", config.expect_top1)
 
 
 def check_store_named(config: PrecomputeConfig) -> Path:

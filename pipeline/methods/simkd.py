@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.ranges import ABOVE_0
 from pipeline.methods.base import R50_MV1, R50_R18, Method, MethodInfo, MethodInput, Needs, Setting, Weights
 from pipeline.methods.parts import convolution, in_float32, pool_larger, pool_to, seeded, shapes_of
 from pipeline.models.head import Float32Linear
@@ -54,8 +55,7 @@ class SimKD(Method):
         stage: str = "stage4",
     ) -> None:
         super().__init__()
-        if factor < 1:
-            raise ConfigError(f"factor must be 1 or more, got {factor}")
+        ABOVE_0.check("--factor", factor)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
         self._factor, self._stage = factor, stage
         self._checked = False

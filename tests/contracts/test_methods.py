@@ -58,7 +58,7 @@ def numbers_of_methods() -> list[tuple[str, str, type]]:
     for method in method_names():
         for name, kind in get_type_hints(method_module(method).METHOD.__init__).items():
             numbers = {int, float} & {kind, *get_args(kind)}
-            if numbers and (method, name) != ("simkd", "factor"):  # named without its dashes
+            if numbers:
                 found.append((method, name, numbers.pop()))
     return found
 
