@@ -172,8 +172,9 @@ def _check_settings(settings: AuditSettings) -> None:
             raise ConfigError(f"{flag} must be above 0, got {number}")
     check_seed("--seed", settings.seed)
     check_spec(parse_spec(settings.teacher), role="teacher")
-    if settings.backend != "auto":
-        missing(settings.backend)  # raises where there is no such backend
+    reason = None if settings.backend == "auto" else missing(settings.backend)
+    if reason is not None:
+        raise ConfigError(reason)
 
 
 def _backend_name(settings: AuditSettings, manifest: Manifest) -> str:

@@ -301,6 +301,8 @@ def test_a_backend_that_is_not_installed_is_refused_with_the_way_out(
     monkeypatch.setattr("precompute.audit.missing", lambda name: f"{name} is not installed")
     with pytest.raises(ConfigError, match=r"were made by dali. dali is not installed\nOr give another --backend"):
         run_audit(tmp_path / "s", photo_folder)
+    with pytest.raises(ConfigError, match=r"^dali is not installed$"):
+        run_audit(tmp_path / "s", photo_folder, backend="dali")
 
 
 def test_the_command_line_ends_with_0_or_1(
