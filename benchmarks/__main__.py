@@ -162,12 +162,13 @@ def codecs(
     from benchmarks.codecs_report import codecs_table, draw_codecs, title_of
     from benchmarks.machine import describe_machine
     from pipeline.data.policies.registry import get_policy
-    from precompute.setting import check_teacher
+    from pipeline.models.spec import parse_spec
+    from pipeline.models.zoo import check_spec
 
     check_new_file("--json", json_file)
     check_new_file("--png", png)
     check_positive({"--rows": rows, "--resolution": resolution, "--threads": threads})
-    check_teacher(teacher)
+    check_spec(parse_spec(teacher), role="teacher")
     get_policy(policy)
     data = class_folders(data, _say())
     settings = CodecSettings(data, teacher, rows, resolution, policy, threads)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision import models
 
 from pipeline.core.dist import World
-from pipeline.core.errors import ConfigError, StoreError, unknown_name
+from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backends.base import Backend, BackendOptions, Source
 from pipeline.data.backends.registry import choose_backend, missing, open_backend
 from pipeline.data.datasets import open_train
@@ -75,25 +74,10 @@ def check_names(config: PrecomputeConfig) -> None:
     Raises:
         ConfigError: with what is known.
     """
-    check_teacher(config.teacher)
+    check_spec(parse_spec(config.teacher), role="teacher")
     get_policy(config.policy)
     _check_backend(config)
     _check_keep(config.keep)
-
-
-def check_teacher(text: str) -> None:
-    """Refuse NAME@WEIGHTS where it is known to nobody, without building or fetching anything.
-
-    Raises:
-        ConfigError: with the nearest known name.
-    """
-    spec = parse_spec(text)
-    check_spec(spec, role="teacher")
-    if spec.is_random or spec.weights_file is not None or spec.source == "timm":  # timm's are known to timm
-        return
-    published = list(models.get_model_weights(spec.name).__members__) if spec.source == "torchvision" else []
-    if spec.weights not in published:
-        raise unknown_name(f"weights of {spec.name}", str(spec.weights), [*published, "random", "FILE"])
 
 
 @contextmanager

@@ -91,7 +91,8 @@ class Teaching:
         store_io: how rows are read: memory map, pread, or auto (pread on network file systems).
         check_rows: compare the checksum of every row that is read.
         max_divergence: greatest mean KL (nats) between stored rows and the teacher on this run's pixels, measured where
-            they are made otherwise than the store's (default: ten times the store's noise floor and rounding).
+            they are made otherwise than the store's (default: ten times the store's noise floor and rounding, at
+            least 1e-5).
     """
 
     teacher_source: TeacherSource = "auto"

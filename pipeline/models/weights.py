@@ -51,16 +51,25 @@ def read_state(path: Path) -> State:
     return _unwrap(content, path)
 
 
+def check_published(name: str, weights: str) -> None:
+    """Refuse a name of weights that torchvision does not publish for the model.
+
+    Raises:
+        ConfigError: with the nearest known name.
+    """
+    known = models.get_model_weights(name).__members__
+    if weights not in known:
+        raise unknown_name(f"weights of {name}", weights, [*known, "random", "FILE"])
+
+
 def published_state(name: str, weights: str, *, num_classes: int) -> State:
     """Published weights of torchvision, from its cache or from the net.
 
     Raises:
         ConfigError: unknown weights, weights for another number of classes, or a download that failed.
     """
-    known = models.get_model_weights(name)
-    if weights not in known.__members__:
-        raise unknown_name(f"weights of {name}", weights, [*known.__members__, "random"])
-    chosen = known[weights]
+    check_published(name, weights)
+    chosen = models.get_model_weights(name)[weights]
     check_classes(f"{name}@{weights}", len(chosen.meta["categories"]), num_classes)
     try:
         return chosen.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)

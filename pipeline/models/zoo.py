@@ -15,7 +15,7 @@ from pipeline.models.network import Network
 from pipeline.models.spec import REFLUX_NETWORKS, ModelSpec, require_weights
 from pipeline.models.timm_models import build_from_timm, timm_state
 from pipeline.models.user_file import build_from_file
-from pipeline.models.weights import State, check_file, load_state, published_state, read_state
+from pipeline.models.weights import State, check_file, check_published, load_state, published_state, read_state
 
 _AUXILIARY = "it is made of a main and auxiliary classifiers, and its weights expect another input normalisation"
 _NOT_LINEAR = "its classifier is a convolution, not a linear layer"
@@ -33,7 +33,9 @@ def model_names() -> list[str]:
 
 
 def check_spec(spec: ModelSpec, *, role: Literal["teacher", "student"]) -> None:
-    """Refuse what can be refused without building anything: unknown names, no weights, a weights file that is missing.
+    """Refuse what can be refused without building or fetching anything.
+
+    Refused are unknown models and weights (timm alone knows its weights), no weights, a weights file that is missing.
 
     Raises:
         ConfigError: with the nearest known name, or the way to name weights.
@@ -44,6 +46,10 @@ def check_spec(spec: ModelSpec, *, role: Literal["teacher", "student"]) -> None:
         _check_known(spec)
     if spec.weights_file is not None:
         check_file(spec.weights_file)
+    elif not spec.is_random and spec.source == "torchvision":
+        check_published(spec.name, str(spec.weights))
+    elif not spec.is_random and spec.source != "timm":
+        raise _none_published(spec)
 
 
 def build_network(
@@ -123,6 +129,9 @@ def _fetched(spec: ModelSpec, num_classes: int) -> State:
         return published_state(spec.name, weights, num_classes=num_classes)
     if spec.source == "timm":
         return timm_state(spec.name, weights, num_classes=num_classes)
-    raise ConfigError(
-        f"{spec.name} has no published weights, so '{weights}' must be a file or 'random': {spec.name}@/path/weights.pt"
-    )
+    raise _none_published(spec)
+
+
+def _none_published(spec: ModelSpec) -> ConfigError:
+    rule = f"{spec.name} has no published weights, so '{spec.weights}' must be a file or 'random'"
+    return ConfigError(f"{rule}: {spec.name}@/path/weights.pt")
