@@ -71,7 +71,11 @@ def test_a_batch_need_not_divide_a_shard() -> None:
     [
         ("backend", "dalii", "unknown backend 'dalii'. Did you mean 'dali'?"),
         ("teacher", "resnet34@IMAGENET1K_V7", "unknown weights of resnet34 'IMAGENET1K_V7'. Did you mean"),
-        ("teacher", "demo_teacher@IMAGENET1K_V1", "demo_teacher has no published weights, so 'IMAGENET1K_V1' must be a file or 'random'"),
+        (
+            "teacher",
+            "demo_teacher@IMAGENET1K_V1",
+            "demo_teacher has no published weights, so 'IMAGENET1K_V1' must be a file or 'random'",
+        ),
         ("teacher", "resnet43@random", "unknown model 'resnet43'"),
         ("policy", "imagenet_trian", "Did you mean 'imagenet_train'?"),
         ("keep", "dense_f16,zip", "unknown codec 'zip'"),
