@@ -40,6 +40,7 @@ from pipeline.engine.run_directory import (
     scratch_folder,
     with_remedy,
 )
+from pipeline.engine.run_lock import RunLock
 from pipeline.engine.session import Job, Outcome, Session
 from pipeline.engine.signals import StopRequest
 from pipeline.engine.step import build_train_step
@@ -61,13 +62,17 @@ def fit(config: RunConfig) -> Outcome:
     saved = _read_saved_config(run, rank)
     stop = StopRequest()
     stop.install()
-    attempt = Attempt(run, rank, muted=config.running.dry_run)
+    attempt, lock = Attempt(run, rank, muted=config.running.dry_run), RunLock(run)
     try:
-        if saved is None:
+        if rank == 0 and not config.running.dry_run:
+            lock.take()
+        if saved is None and lock.refusal is None:
             attempt.accept()
         check_config(config)
         check_names(config)
         world = start_world(config.running.device, config.running.threads)
+        _check_lock(lock, attempt, world)
+        saved = _read_saved_config(run, rank)  # again: until the lock was had, another start may have written it
         with scratch_folder(world, run) if config.running.dry_run else nullcontext(run) as folder:
             data = open_datasets(config, world, folder)
             outcome = _fit(config, saved, data, stop, world, attempt)
@@ -77,8 +82,17 @@ def fit(config: RunConfig) -> Outcome:
         if failure is error:
             raise
         raise failure from error
+    finally:
+        lock.release()
     stop_world(world)
     return outcome
+
+
+def _check_lock(lock: RunLock, attempt: Attempt, world: World) -> None:
+    """End every rank of a start whose main rank did not get the run's lock. A collective call."""
+    if world.gather(lock.refusal is not None)[0]:
+        attempt.mute()
+        raise lock.refusal or PeerError("rank 0 was refused the run's lock, and says it")
 
 
 def _read_saved_config(run: Path, rank: int) -> RunConfig | None:

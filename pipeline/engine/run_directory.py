@@ -9,6 +9,7 @@ RUN/student.pt       the trained student's weights (and student_ema.pt)
 RUN/best.pt          the checkpoint with the best validation top-1
 RUN/checkpoints/     what a restart continues from
 RUN/tensorboard/     the same metrics for TensorBoard
+RUN/lock             who trains here now; empty between starts
 RUN/index/           dataset indexes, where none were prepared
 """
 
@@ -29,10 +30,11 @@ from pipeline.core.dist import World
 from pipeline.core.errors import CheckpointError, ConfigError, PeerError, RefluxError
 from pipeline.data.datasets import Datasets
 from pipeline.engine.journal import STATE_FILE, read_state, write_state
+from pipeline.engine.run_lock import LOCK_FILE
 from pipeline.engine.teacher_choice import TeacherChoice
 from stores.atomic import is_temporary, publish_text
 
-_STATE_FILES = {STATE_FILE, "index", "launch.log"}
+_STATE_FILES = {STATE_FILE, LOCK_FILE, "index", "launch.log"}
 _REFUSAL_FILE = ".refusal.tmp"  # a leftover by its name: the next attempt removes it
 _DISK_ERRORS = {
     errno.ENOSPC,
@@ -175,6 +177,10 @@ class Attempt:
         if not self.is_accepted and not self._muted:
             begin_attempt(self._folder, self._rank)
         self.is_accepted = True
+
+    def mute(self) -> None:
+        """Write nothing: the folder is another start's."""
+        self._muted = True
 
     def note_failure(self, error: BaseException) -> None:
         """Say how the attempt failed: in state.json once it is accepted; before that, to the other ranks at most.

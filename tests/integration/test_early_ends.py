@@ -125,3 +125,24 @@ def test_a_second_interrupt_ends_at_once(tmp_path: Path) -> None:
         os.kill(job.pids()[0], signal.SIGCONT)
         send(job.pids()[0], signal.SIGINT)
         assert job.exit_codes() in ([-signal.SIGINT], [75])
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_second_start_is_refused_and_the_first_goes_on(tmp_path: Path, size: int) -> None:
+    run = tmp_path / "run"
+    line = command_of(run, "--epochs", "40000", "--max-steps", "400000", "--micro-batches", "2")
+    first = ForkedJob(line, log=tmp_path / "log")
+    with running(first):
+        wait_for_step(run, 3, first)
+        second = ForkedJob(line, log=tmp_path / "second", size=size)
+        with running(second):
+            assert second.exit_codes() == [1] * size
+        assert second.text().count("error: ") == 1, second.text()
+        assert f"process {first.pids()[0]}, since" in second.text()
+        assert state_of(run)["state"] == "running"
+        send(first.pids()[0], signal.SIGKILL)  # and the next one has nothing to wait for
+        first.exit_codes()
+    end = last_step(run) + 5
+    run_to_end(ForkedJob([*line, "--max-steps", str(end)], log=tmp_path / "third"))
+    assert state_of(run)["state"] == "done"
+    assert [entry["step"] for entry in results_of(run) if entry["kind"] == "train"] == [*range(1, end + 1)]
