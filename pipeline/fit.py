@@ -56,7 +56,7 @@ def fit(config: RunConfig) -> Outcome:
         "done", or "preempted" when a signal asked for an early end and a checkpoint is durable.
 
     Raises:
-        RefluxError: anything a user can mend; RUN/state.json says the same.
+        RefluxError: anything a user can mend; RUN/state.json says the same, once the command is known to be that run's.
     """
     run, rank = config.files.out, int(os.environ.get("RANK", "0"))
     saved = _read_saved_config(run, rank)
