@@ -13,7 +13,7 @@ import torch
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backends.base import Backend, BackendOptions, Source
-from pipeline.data.backends.registry import choose_backend, missing, open_backend
+from pipeline.data.backends.registry import check_backend, open_backend
 from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
@@ -76,7 +76,7 @@ def check_names(config: PrecomputeConfig) -> None:
     """
     check_spec(parse_spec(config.teacher), role="teacher")
     get_policy(config.policy)
-    _check_backend(config)
+    check_backend(config.backend, has_beton=config.beton is not None)
     _check_keep(config.keep)
 
 
@@ -148,14 +148,6 @@ def _backend_options(config: PrecomputeConfig, world: World) -> BackendOptions:
         on_bad_image=config.on_bad_image,
         prefetch=3 if config.views_per_decode == 1 else 1,  # several views make one request large enough for all cores
     )
-
-
-def _check_backend(config: PrecomputeConfig) -> None:
-    if config.backend == "synthetic":
-        return
-    reason = missing(choose_backend(config.backend, has_beton=config.beton is not None))
-    if reason is not None:
-        raise ConfigError(reason)
 
 
 def _check_keep(keep: str) -> None:

@@ -311,9 +311,21 @@ def check_config(config: RunConfig) -> None:
     optimisation = config.optimisation
     if optimisation.nesterov and (optimisation.optimizer != "sgd" or optimisation.momentum == 0):
         raise ConfigError("--nesterov needs --optimizer sgd and a momentum above 0")
+    if optimisation.micro_batches:
+        check_divides(optimisation.batch, optimisation.micro_batches, "--micro-batches")
     milestones = optimisation.milestones
     if any(late <= early for early, late in pairwise(milestones)):
         raise ConfigError(f"--milestones must rise, got {_joined(milestones)}: give {_joined(sorted(set(milestones)))}")
+
+
+def check_divides(batch: int, micro_batches: int, cause: str) -> None:
+    """Refuse a batch that cannot be cut into equal micro-batches, whose number is from `cause`."""
+    if batch % micro_batches:
+        near = max(micro_batches, batch // micro_batches * micro_batches)
+        raise ConfigError(
+            f"--batch {batch} is not divisible by {cause} ({micro_batches}).\n"
+            f"Use --batch {near} or {near + micro_batches}, or give --micro-batches."
+        )
 
 
 def schedule_warnings(optimisation: Optimisation) -> list[str]:

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pipeline.core.config import RunConfig
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
+from pipeline.data.backends.registry import check_backend
 from pipeline.data.index import Index
 from pipeline.data.loader import normalise
 from pipeline.data.policies.registry import get_policy
@@ -47,7 +48,7 @@ class Networks:
 
 
 def check_names(config: RunConfig) -> None:
-    """Refuse unknown names of methods, models and policies before any data is looked at.
+    """Refuse unknown names of methods, models, backends, policies and stores before any data is looked at.
 
     Raises:
         ConfigError: with what is known; or a teacher that is missing or not needed.
@@ -61,6 +62,9 @@ def check_names(config: RunConfig) -> None:
     check_spec(parse_spec(config.student), role="student")
     if config.teacher is not None and config.files.store is None:  # with a store it may never be run
         check_spec(parse_spec(config.teacher), role="teacher")
+    check_backend(config.running.backend, has_beton=config.files.beton is not None)
+    if config.files.store is not None and not config.files.store.is_dir():
+        raise ConfigError(f"no such store: --store {config.files.store}. Name the folder that `precompute` filled.")
     for policy in (config.views.policy, config.views.val_policy):
         get_policy(policy)
 

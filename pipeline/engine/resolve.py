@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from pipeline.core.config import Amp, Precision, RunConfig
+from pipeline.core.config import Amp, Precision, RunConfig, check_divides
 from pipeline.core.dist import World
-from pipeline.core.errors import ConfigError
 from pipeline.data.datasets import Datasets
 from pipeline.engine.teacher_choice import TeacherChoice
 
@@ -28,13 +27,7 @@ def resolve(
     numerics, optimisation, views = config.numerics, config.optimisation, config.views
     kept = saved.optimisation.micro_batches if saved is not None else None
     micro_batches = optimisation.micro_batches or kept or world.size
-    if optimisation.batch % micro_batches:
-        cause = "--micro-batches" if optimisation.micro_batches else "the number of ranks"
-        near = max(micro_batches, optimisation.batch // micro_batches * micro_batches)
-        raise ConfigError(
-            f"--batch {optimisation.batch} is not divisible by {cause} ({micro_batches}).\n"
-            f"Use --batch {near} or {near + micro_batches}, or give --micro-batches."
-        )
+    check_divides(optimisation.batch, micro_batches, "the number of ranks")
     auto_amp: Amp = "bf16" if on_cuda else "off"
     auto_teacher: Precision = "fp16" if on_cuda else "fp32"
     source = config.teaching.teacher_source if choice.source == "none" else choice.source

@@ -29,6 +29,17 @@ def missing(name: str) -> str | None:
     return reason
 
 
+def check_backend(name: str, *, has_beton: bool) -> None:
+    """Refuse a backend that is unknown, not installed, or cannot read what is there; before data is looked at.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    reason = missing(choose_backend(name, has_beton=has_beton))
+    if reason is not None:
+        raise ConfigError(reason)
+
+
 def choose_backend(name: str, *, has_beton: bool) -> str:
     """Resolve "auto" to the fastest that is installed and fits: ffcv for a .beton, else dali, else torchvision."""
     if name != "auto":
