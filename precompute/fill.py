@@ -43,7 +43,7 @@ def precompute(config: PrecomputeConfig) -> Outcome:
         "done", or "preempted" when a signal asked for an early end; the same command goes on.
 
     Raises:
-        RefluxError: anything a user can mend; the job's state.json says the same, once the store is known to be its own.
+        RefluxError: anything a user can mend; its state.json says the same, once the store is known to be its own.
     """
     check_config(config)
     store, rank = check_store_named(config), int(os.environ.get("RANK", "0"))
