@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core.command import progress
 from pipeline.core.config import Files, RunConfig, Running
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, DataError
@@ -127,8 +128,14 @@ def _make_beton(index: Index, path: Path) -> None:
 
 
 def _make_index(folder: Path, path: Path) -> None:
-    if not path.exists():
-        scan_folder(folder)[0].save(path)
+    if path.exists():
+        return
+    print(
+        f"no index of {folder}: reading its files once. `launch/prepare.py index` makes one for all runs.", flush=True
+    )
+    with progress(folder.name, "files") as on_progress:
+        index = scan_folder(folder, on_progress=on_progress)[0]
+    index.save(path)
 
 
 def _spot_check(index: Index, path: Path) -> None:

@@ -76,7 +76,9 @@ def refused(run: Path, *flags: str, recipe: str = "smoke") -> RefluxError:
     ("flags", "words"),
     [
         (["--student", "resnet81"], ["unknown model 'resnet81'", "Did you mean 'resnet18'?", "mobilenet_v1"]),
-        (["--backend", "torchvison"], ["no train images were named", "--data DIR"]),
+        (["--backend", "torchvision"], ["no train images were named", "--data DIR"]),
+        (["--backend", "torchvison"], ["unknown backend 'torchvison'", "Did you mean 'torchvision'?"]),
+        (["--store", "/no/such"], ["no such store", "/no/such"]),
         (["--policy", "imagenet_trian"], ["unknown policy", "Did you mean 'imagenet_train'?", "imagenet_dali_simkd"]),
         (["--teacher", "demo_teacher"], ["demo_teacher@random", "needs weights"]),
         (["--teacher", "demo_teacher@/no/such.pt"], ["/no/such.pt", "not found"]),
