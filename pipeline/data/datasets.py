@@ -98,10 +98,10 @@ def _folder_index(folder: Path, named: Path | None, run: Path, split: str, world
     own = run / "index" / f"{split}.index.h5"
     prepared = folder.parent / f"{folder.name}.index.h5"
     path = named or (prepared if prepared.exists() else own)
-    if path == own:
-        world.main_first(lambda: _make_index(folder, own))
     if not folder.is_dir():
         raise DataError(f"no such folder: {folder}\nImages are expected in {folder}/<class name>/<file>.")
+    if path == own:
+        world.main_first(lambda: _make_index(folder, own))
     index = load_index(path, root=folder.resolve(), verify=world.is_main)
     _spot_check(index, path)
     return index
