@@ -103,6 +103,8 @@ def _folder_index(folder: Path, named: Path | None, run: Path, split: str, world
     if path == own:
         world.main_first(lambda: _make_index(folder, own))
     index = load_index(path, root=folder.resolve(), verify=world.is_main)
+    if path == own:
+        world.barrier()  # a rank that goes on may be refused, and take the folder back that others still read
     _spot_check(index, path)
     return index
 
@@ -117,7 +119,9 @@ def _with_beton(index: Index, run: Path, world: World) -> Source:
         )
     path = run / "index" / "train.beton"
     world.main_first(lambda: _make_beton(index, path))
-    return Source(read_beton_index(path), path)
+    source = Source(read_beton_index(path), path)
+    world.barrier()  # as for an index
+    return source
 
 
 def _make_beton(index: Index, path: Path) -> None:

@@ -1,15 +1,20 @@
 """What ranks agree on, and an evaluation shared among them."""
 
+import shutil
+import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from jobs import run_on_ranks
 from torch import nn
 
+from pipeline.core.config import Files, Running
 from pipeline.core.dist import AgreedFlag, World
 from pipeline.core.errors import ConfigError
+from pipeline.data import datasets
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import open_backend
 from pipeline.data.backends.synthetic import synthetic_index
@@ -51,6 +56,33 @@ def _fail() -> None:
 def test_values_rows_sums_and_errors_reach_every_rank(tmp_path: Path) -> None:
     expected = [[1, 10, 100], [[0, 1, 2], [1, 2, 3], [2, 3, 4]], 6.0, "only the main rank looked"]
     assert run_on_ranks(exchange, size=3, folder=tmp_path) == [expected] * 3
+
+
+def take_back_at_once(files: Files, backend: Literal["torchvision", "ffcv"], world: World) -> int:
+    if not world.is_main:
+        _slow_down("load_index")
+        _slow_down("read_beton_index")
+    source, _ = datasets.open_train(files, Running(backend=backend), world)
+    if world.is_main:
+        shutil.rmtree(files.out)
+    return len(source.index)
+
+
+def _slow_down(name: str) -> None:
+    read = getattr(datasets, name)
+
+    def read_late(*arguments: Any, **named: Any) -> Any:
+        time.sleep(0.5)
+        return read(*arguments, **named)
+
+    setattr(datasets, name, read_late)  # of a forked rank
+
+
+@pytest.mark.parametrize("backend", ["torchvision", "ffcv"])
+def test_data_are_open_on_every_rank_before_one_goes_on(backend: str, photo_folder: Path, tmp_path: Path) -> None:
+    """Rank 0 may be refused next, and take back the folder with the index that rank 1 is slow to read."""
+    files = Files(out=tmp_path / "run", train_dir=photo_folder)
+    assert run_on_ranks(partial(take_back_at_once, files, backend), size=2, folder=tmp_path) == [72, 72]
 
 
 def evaluated(world: World) -> list[Any]:
