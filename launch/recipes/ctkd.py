@@ -3,7 +3,7 @@
 T is logged at each step, and drawn in the run's curves.png.
 """
 
-from launch.recipes.code_bases import CTKD, CTKD_IN_8, R34_R18, R50_MBV1, Pair
+from launch.recipes.code_bases import CTKD, CTKD_IN_32S, R34_R18, R50_MBV1, Pair
 from launch.recipes.feature_losses import CRDLoss, PKTLoss, SPLoss, SRRLLoss, VIDLoss
 from launch.recipes.losses import CTKDLoss, DKDLoss, KLLoss, WeightedLoss, distilled
 from pipeline.core.config import Files, RunConfig, Settings
@@ -84,7 +84,7 @@ def ctkd_pkt_r34_r18(
     pair: Pair = R34_R18,
     curriculum: CTKDLoss = CTKDLoss(),
     base: PKTLoss = PKTLoss(kd=1.0),
-    settings: Settings = CTKD_IN_8,
+    settings: Settings = CTKD_IN_32S,
 ) -> RunConfig:
     """Curriculum temperature around PKT with KD of ResNet-34 to ResNet-18, as its authors train it.
 
@@ -92,8 +92,8 @@ def ctkd_pkt_r34_r18(
 
     Published: 71.29 (unchecked).
     Cost: 120 epochs, 1.7 times the arithmetic of ResNet-18 from labels.
-    The term of the base falls as one over the micro-batch: --micro-batches 8 is CTKD's eight GPUs, and the default.
-    More ranks need more of them, and --reference-batch 32.
+    The term of the base falls as one over the micro-batch: CTKD's eight GPUs see 32 images each (--max-micro-batch).
+    More ranks cut the batch finer: then give --reference-batch 32.
     """
     return _learned("ctkd_pkt_r34_r18", files, pair, curriculum, base, settings)
 
@@ -103,7 +103,7 @@ def ctkd_sp_r34_r18(
     pair: Pair = R34_R18,
     curriculum: CTKDLoss = CTKDLoss(),
     base: SPLoss = SPLoss(kd=1.0),
-    settings: Settings = CTKD_IN_8,
+    settings: Settings = CTKD_IN_32S,
 ) -> RunConfig:
     """Curriculum temperature around SP with KD of ResNet-34 to ResNet-18, as its authors train it.
 
@@ -111,8 +111,8 @@ def ctkd_sp_r34_r18(
 
     Published: none.
     Cost: 120 epochs, 1.7 times the arithmetic of ResNet-18 from labels.
-    The term of the base falls as one over the micro-batch: --micro-batches 8 is CTKD's eight GPUs, and the default.
-    More ranks need more of them, and --reference-batch 32.
+    The term of the base falls as one over the micro-batch: CTKD's eight GPUs see 32 images each (--max-micro-batch).
+    More ranks cut the batch finer: then give --reference-batch 32.
     """
     return _learned("ctkd_sp_r34_r18", files, pair, curriculum, base, settings)
 

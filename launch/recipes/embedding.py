@@ -1,13 +1,13 @@
 """Distillation by pooled embeddings on ImageNet; a store of embeddings serves all of it."""
 
-from launch.recipes.code_bases import CTKD_IN_8, R34_R18, R50_MBV1, REPDISTILLER, SRRL, Pair
+from launch.recipes.code_bases import CTKD_IN_32S, R34_R18, R50_MBV1, REPDISTILLER, SRRL, Pair
 from launch.recipes.feature_losses import CRDLoss, PKTLoss, SRRLLoss
 from launch.recipes.losses import distilled
 from pipeline.core.config import Files, RunConfig, Settings
 
 
 def pkt_r34_r18(
-    files: Files, pair: Pair = R34_R18, loss: PKTLoss = PKTLoss(kd=1.0), settings: Settings = CTKD_IN_8
+    files: Files, pair: Pair = R34_R18, loss: PKTLoss = PKTLoss(kd=1.0), settings: Settings = CTKD_IN_32S
 ) -> RunConfig:
     """Probabilistic knowledge transfer and KD of ResNet-34 to ResNet-18, as in CTKD.
 
@@ -15,8 +15,8 @@ def pkt_r34_r18(
 
     Published: 70.92 (CTKD's paper, unchecked).
     Cost: 120 epochs, 1.7 times the arithmetic of ResNet-18 from labels.
-    The term falls as one over the micro-batch: --micro-batches 8 is CTKD's eight GPUs, and the default.
-    More ranks need more of them, and --reference-batch 32.
+    The term falls as one over the micro-batch: CTKD's eight GPUs see 32 images each (--max-micro-batch).
+    More ranks cut the batch finer: then give --reference-batch 32.
     """
     return distilled("pkt_r34_r18", files, *pair, loss, settings)
 

@@ -2,7 +2,7 @@
 
 from launch.recipes.code_bases import (
     CTKD,
-    CTKD_IN_8,
+    CTKD_IN_32S,
     MDISTILLER,
     OFD,
     R34_R18,
@@ -69,7 +69,7 @@ def at_r50_mbv1(
 
 
 def sp_r34_r18(
-    files: Files, pair: Pair = R34_R18, loss: SPLoss = SPLoss(kd=1.0), settings: Settings = CTKD_IN_8
+    files: Files, pair: Pair = R34_R18, loss: SPLoss = SPLoss(kd=1.0), settings: Settings = CTKD_IN_32S
 ) -> RunConfig:
     """Similarity-preserving distillation and KD of ResNet-34 to ResNet-18, as in CTKD.
 
@@ -77,8 +77,8 @@ def sp_r34_r18(
 
     Published: 70.62 (README).
     Cost: 120 epochs, 1.7 times the arithmetic of ResNet-18 from labels.
-    The term falls as one over the micro-batch: --micro-batches 8 is CTKD's eight GPUs, and the default.
-    More ranks need more of them, and --reference-batch 32.
+    The term falls as one over the micro-batch: CTKD's eight GPUs see 32 images each (--max-micro-batch).
+    More ranks cut the batch finer: then give --reference-batch 32.
     """
     return distilled("sp_r34_r18", files, *pair, loss, settings)
 
@@ -105,7 +105,7 @@ def semckd_r34_r18(
 
     Published: 70.87 (README).
     Cost: 90 epochs, 4.8 times the arithmetic of ResNet-18 from labels.
-    54.8 M parameters beside the student's, for micro-batches of 32, its authors' on eight GPUs: keep --micro-batches.
+    54.8 M parameters beside the student's, for micro-batches of 32, its authors' on eight GPUs (--max-micro-batch).
     """
     return distilled("semckd_r34_r18", files, *pair, loss, settings)
 

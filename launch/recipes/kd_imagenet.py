@@ -72,7 +72,7 @@ def dist_r34_r18(
     Published: 72.07 (README), 71.95 (reproduced).
     Cost: 100 epochs, 1.7 times the arithmetic of ResNet-18 from labels.
     Part of it is the training: Nesterov's momentum, no decay of BatchNorm and biases; 256 = 8 micro-batches of 32,
-    over which classes are correlated. More than 8 ranks need --micro-batches.
+    over which classes are correlated. More than 8 ranks cut it finer.
     """
     return distilled("dist_r34_r18", files, *pair, loss, settings)
 
@@ -87,7 +87,7 @@ def dist_r50_mbv1(
     Published: 73.24 (README).
     Cost: 100 epochs, 3.4 times the arithmetic of MobileNetV1 from labels.
     Part of it is the training: Nesterov's momentum, no decay of BatchNorm and biases; 256 = 8 micro-batches of 32,
-    over which classes are correlated. More than 8 ranks need --micro-batches.
+    over which classes are correlated. More than 8 ranks cut it finer.
     """
     return distilled("dist_r50_mbv1", files, *pair, loss, settings)
 

@@ -110,6 +110,8 @@ class Optimisation:
         batch: global batch, over all ranks.
         micro_batches: equal parts of the batch, dealt whole to ranks (None: one a rank at the first start). Results
             do not depend on the number of ranks for a fixed number of micro-batches.
+        max_micro_batch: at the first start, cut the batch into the fewest equal parts that are no larger than this,
+            and no fewer than ranks (default: one part a rank). --micro-batches wins over it.
         lr: learning rate at the given batch.
         optimizer: sgd, adam or adamw.
         momentum: of SGD.
@@ -131,6 +133,7 @@ class Optimisation:
     epochs: int = 100
     batch: int = 256
     micro_batches: int | None = None
+    max_micro_batch: int | None = None
     lr: float = 0.1
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = 0.9
@@ -271,13 +274,14 @@ FREE_FIELDS = frozenset(
         *(f"running.{name}" for name in ("threads", "prefetch", "checkpoint_every", "keep", "log_every", "dry_run")),
         *(f"running.{name}" for name in ("on_bad_image", "eval_every")),
         "optimisation.max_steps",
+        "optimisation.max_micro_batch",  # what it decided, the number of micro-batches, is compared
     }
 )
 
 # What each number may be; names are unique over all groups, as flags are.
 _RANGES = {
     **dict.fromkeys(("resolution", "val_resolution", "num_views", "std", "teacher_std"), ABOVE_0),
-    **dict.fromkeys(("epochs", "batch", "micro_batches", "max_steps", "lr", "clip_norm"), ABOVE_0),
+    **dict.fromkeys(("epochs", "batch", "micro_batches", "max_micro_batch", "max_steps", "lr", "clip_norm"), ABOVE_0),
     **dict.fromkeys(("threads", "prefetch", "eval_every", "eval_batch", "checkpoint_every"), ABOVE_0),
     **dict.fromkeys(("keep", "log_every", "synthetic_samples", "synthetic_classes"), ABOVE_0),
     **dict.fromkeys(("max_divergence", "weight_decay", "milestones", "warmup_epochs"), NOT_NEGATIVE),

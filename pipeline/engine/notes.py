@@ -28,6 +28,12 @@ def say_cautions(lines: Lines, config: RunConfig, order: Order, total_steps: int
     """Say what is allowed and may not be meant; `total_steps` is where the run ends, `--max-steps` counted."""
     for warning in schedule_warnings(config.optimisation):
         lines.warn(warning)
+    meant = config.optimisation.max_micro_batch
+    if meant is not None and order.micro_batch < meant:
+        lines.say(
+            f"micro-batches of {order.micro_batch}: up to {meant} are meant (--max-micro-batch), and what a loss of the"
+            " whole micro-batch is worth changes with its size"
+        )
     num_views, epochs = config.views.num_views, total_steps / order.steps_per_epoch
     if num_views is None or epochs <= num_views:
         return

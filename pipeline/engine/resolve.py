@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pipeline.core.config import Amp, Precision, RunConfig, check_divides
+from pipeline.core.config import Amp, Optimisation, Precision, RunConfig, check_divides
 from pipeline.core.dist import World
 from pipeline.data.datasets import Datasets
 from pipeline.engine.teacher_choice import TeacherChoice
@@ -26,7 +26,7 @@ def resolve(
     on_cuda = world.device.type == "cuda"
     numerics, optimisation, views = config.numerics, config.optimisation, config.views
     kept = saved.optimisation.micro_batches if saved is not None else None
-    micro_batches = optimisation.micro_batches or kept or world.size
+    micro_batches = optimisation.micro_batches or kept or _num_micro_batches(optimisation, world.size)
     check_divides(optimisation.batch, micro_batches, "the number of ranks")
     auto_amp: Amp = "bf16" if on_cuda else "off"
     auto_teacher: Precision = "fp16" if on_cuda else "fp32"
@@ -44,3 +44,13 @@ def resolve(
         views=replace(views, val_resolution=views.val_resolution or views.resolution, num_views=choice.num_views),
         running=replace(config.running, backend=data.train_backend, device="cuda" if on_cuda else "cpu"),
     )
+
+
+def _num_micro_batches(optimisation: Optimisation, num_ranks: int) -> int:
+    """The fewest equal parts of the batch that are small enough, of which every rank has one; the ranks' number where
+    nothing more is asked, or nothing divides.
+    """
+    batch, greatest = optimisation.batch, optimisation.max_micro_batch
+    if greatest is None:
+        return num_ranks
+    return next((num for num in range(num_ranks, batch + 1) if batch % num == 0 and batch <= num * greatest), num_ranks)

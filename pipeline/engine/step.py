@@ -2,8 +2,8 @@
 
 import inspect
 from collections import deque
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.core.config import Optimisation, RunConfig
 from pipeline.core.dist import World
-from pipeline.core.errors import RefluxError
+from pipeline.core.errors import ConfigError, RefluxError
 from pipeline.core.rng import Stream, derive_seed
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
@@ -82,15 +82,20 @@ class TrainStep:
 
         DDP lays out its buckets anew after its first backward pass, and the layout decides in which order the ranks'
         gradients are summed. After this pass, the first step of a restarted process sums as its predecessor did.
+        Micro-batches of one image are tried on one rank too: they may be too little for BatchNorm.
+
+        Raises:
+            ConfigError: they are.
         """
-        if self._world.size == 1:
+        if self._world.size == 1 and micro_batch > 1:
             return
         buffers = [(buffer, buffer.clone()) for buffer in self.distiller.buffers()]
         device = self._world.device
         images = torch.full((micro_batch, resolution, resolution, 3), 128, dtype=torch.uint8, device=device)
         numbers = torch.zeros(micro_batch, dtype=torch.int64, device=device)
         teacher = self._teacher.blank(images) if self._teacher is not None else None
-        self._module(self._prepare(images), numbers, numbers, teacher, 0)["loss"].backward()
+        with _enough_for_batch_norm(micro_batch, resolution):
+            self._module(self._prepare(images), numbers, numbers, teacher, 0)["loss"].backward()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for buffer, kept in buffers:
@@ -211,6 +216,21 @@ def _lay_out_momenta(optimizer: torch.optim.Optimizer) -> None:
             is_momentum = isinstance(value, torch.Tensor) and value.shape == parameter.shape
             if is_momentum and value.stride() != parameter.stride():
                 own[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+@contextmanager
+def _enough_for_batch_norm(micro_batch: int, resolution: int) -> Iterator[None]:
+    """Say of one image with maps of one pixel, which has no variance, what would do; PyTorch names neither."""
+    try:
+        yield
+    except ValueError as error:
+        if micro_batch > 1 or "value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "BatchNorm needs more than one value per channel in training, and sees one: micro-batches hold 1 image,"
+            f" and the last maps are of 1 x 1 at {resolution} px.\n"
+            "Raise --batch or --resolution, or lower --micro-batches."
+        ) from error
 
 
 def _check_finite(step: int, metrics: dict[str, float]) -> None:

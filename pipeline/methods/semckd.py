@@ -73,7 +73,10 @@ class SemCKD(Method):
         teacher = shapes_of(self._stages, setting.teacher_maps, whose="teacher")
         size = self._micro_batch = setting.micro_batch
         if size < _FACTOR:
-            raise ConfigError(f"SemCKD needs a micro-batch of {_FACTOR} samples or more, got {size}")
+            raise ConfigError(
+                f"SemCKD needs a micro-batch of {_FACTOR} samples or more, got {size}."
+                " Raise --batch or lower --micro-batches."
+            )
         with seeded(setting.seed, "semckd"):
             self.queries = nn.ModuleList(Embedding(size) for _ in student)
             self.keys = nn.ModuleList(Embedding(size) for _ in teacher)

@@ -17,7 +17,7 @@ from pipeline.fit import fit
 # a random teacher of a family with four stages; 24 images in 4 classes, two steps, one evaluation, one checkpoint
 _SMALL = [
     *("--backend", "synthetic", "--synthetic-samples", "24", "--synthetic-classes", "4", "--resolution", "64"),
-    *("--batch", "8", "--micro-batches", "2", "--max-steps", "2", "--eval-batch", "12", "--log-every", "1"),
+    *("--batch", "8", "--max-steps", "2", "--eval-batch", "12", "--log-every", "1"),
     *("--threads", "1", "--device", "cpu", "--no-channels-last", "--student", "demo_student"),
 ]
 _TEACHER = ["--teacher", "demo_teacher@random"]

@@ -88,6 +88,11 @@ def refused(run: Path, *flags: str, recipe: str = "smoke") -> RefluxError:
         (["--batch", "9", "--micro-batches", "2"], ["--batch 9", "--micro-batches (2)", "8 or 10"]),
         (["--batch", "48"], ["--batch 48", "40 samples"]),
         (["--batch", "0"], ["--batch", "above 0", "0"]),
+        (["--max-micro-batch", "0"], ["--max-micro-batch", "above 0", "0"]),
+        (
+            ["--student", "resnet18", "--resolution", "32", "--batch", "1"],
+            ["1 x 1 at 32 px", "--batch", "--resolution"],
+        ),
         (["--resolution", "-1"], ["--resolution", "-1"]),
         (["--ema-decay", "1.5"], ["--ema-decay", "1.5"]),
         (["--temperature", "0"], ["--temperature", "0"]),

@@ -42,6 +42,18 @@ def test_views_are_counted_over_the_epochs_that_will_run(
     assert bool(text) == bool(expected)
 
 
+@pytest.mark.parametrize(("greatest", "begin"), [(None, ""), (8, ""), (32, "micro-batches of 8: up to 32 are meant")])
+def test_micro_batches_smaller_than_a_recipe_means_are_told(
+    capsys: pytest.CaptureFixture[str], greatest: int | None, begin: str
+) -> None:
+    config = all_recipes()["smoke"](Files(out=Path("run")))
+    config = replace(config, optimisation=replace(config.optimisation, max_micro_batch=greatest))
+    say_cautions(Lines(enabled=True), config, ORDER, 2)
+    text = capsys.readouterr().out
+    assert text.startswith(begin)
+    assert bool(text) == bool(begin)
+
+
 def test_a_rate_that_is_never_lowered_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     config = all_recipes()["kd_r34_r18"](Files(out=Path("run")))
     say_cautions(Lines(enabled=True), config, ORDER, PER_EPOCH)

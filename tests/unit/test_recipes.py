@@ -143,7 +143,8 @@ def test_losses_of_a_whole_micro_batch_take_that_of_their_authors_gpus() -> None
         config = config_of(recipe)
         method = config.method_args.get("base", config.method)
         coupled = method in ("dist", "pkt", "semckd", "sp")
-        assert config.optimisation.micro_batches == (8 if coupled else None), recipe
+        assert config.optimisation.micro_batches is None, recipe
+        assert config.optimisation.max_micro_batch == (32 if coupled else None), recipe
         assert not coupled or config.optimisation.batch == 256
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files, RunConfig, check_config
+from pipeline.core.config import Files, RunConfig, check_config, first_difference
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
 from pipeline.data.backends.base import Source
@@ -35,6 +35,32 @@ def test_one_micro_batch_a_rank_at_the_first_start_and_as_many_ever_after() -> N
     assert first.optimisation.micro_batches == 2
     assert resolved(config_of(), size=1, saved=first) == first
     assert resolved(config_of(micro_batches=6), size=1).optimisation.micro_batches == 6
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "num"),
+    [
+        (256, 1, 8),
+        (256, 3, 8),
+        (256, 8, 8),
+        (256, 16, 16),
+        (512, 8, 16),
+        (250, 8, 10),
+        (24, 1, 1),
+        (8, 2, 2),
+        (96, 2, 3),
+    ],
+)
+def test_micro_batches_of_a_greatest_size_are_as_few_as_can_be(batch: int, size: int, num: int) -> None:
+    config = config_of(max_micro_batch=32)
+    config = replace(config, optimisation=replace(config.optimisation, batch=batch))
+    first = resolved(config, size=size)
+    assert first.optimisation.micro_batches == num
+    assert resolved(config, size=1, saved=first) == first
+    changed = replace(config, optimisation=replace(config.optimisation, max_micro_batch=None))
+    assert first_difference(first, resolved(changed, size=1, saved=first)) is None, "the number counts"
+    given = replace(config, optimisation=replace(config.optimisation, micro_batches=batch))
+    assert resolved(given, size=size).optimisation.micro_batches == batch
 
 
 def test_precisions_follow_the_device() -> None:
