@@ -79,6 +79,7 @@ def _write_dataset(file: h5py.File, name: str, array: np.ndarray) -> None:
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_obj_track_times(False)  # the same arrays are the same bytes, whenever they are written
     dataset_type = h5py.h5t.py_create(array.dtype, logical=True)
     identifier = h5py.h5d.create(
         file.id, name.encode(), dataset_type, h5py.h5s.create_simple(array.shape), dcpl=properties

@@ -75,6 +75,7 @@ def _create_dataset(file: h5py.File, field: Field, rows: int) -> Place:
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)  # the same rows are the same bytes, whenever they are written
     kind = h5py.h5t.py_create(np.dtype(field.dtype), logical=True)
     space = h5py.h5s.create_simple((rows, *field.shape))
     identifier = h5py.h5d.create(file.id, field.name.encode(), kind, space, dcpl=properties)

@@ -1,5 +1,6 @@
 """Arrays in one HDF5 file: there and back, damage found and named."""
 
+import time
 from pathlib import Path
 
 import h5py
@@ -32,6 +33,12 @@ def flip_byte(path: Path, offset: int) -> None:
 def offset_of(path: Path, name: str) -> int:
     with h5py.File(path, "r") as opened:
         return int(opened[name].id.get_offset())
+
+
+def test_the_same_arrays_are_the_same_bytes_at_any_time(file: Path, tmp_path: Path) -> None:
+    time.sleep(1.1)  # HDF5 would note the second
+    write_arrays(tmp_path / "later.h5", ARRAYS, {"what": "a test", "number": 3})
+    assert (tmp_path / "later.h5").read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize("verify", [True, False])
