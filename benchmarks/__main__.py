@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.checks import check_folder, check_names, check_new_file, check_positive, class_folders
-from benchmarks.pairs import Pairs
+from benchmarks.pairs import Pairs, format_figure
 from pipeline.core.command import progress, run_command
 from stores.atomic import publish_text
 
@@ -330,7 +330,7 @@ def step(
 
     Args:
         json_file: File for all figures, with machine and versions.
-        methods: Names of methods (default: those that stored logits serve).
+        methods: Names of methods, ctkd_instance among them (default: those that stored logits serve).
         student: NAME.
         teacher: NAME; its weights are random, its outputs are made before.
         resolution: Side of the images.
@@ -340,12 +340,11 @@ def step(
         repeats: Pairs of windows.
     """
     from benchmarks.machine import describe_machine
-    from benchmarks.step import StepSettings, check_settings, measure_steps
+    from benchmarks.step import FROM_LOGITS, StepSettings, check_settings, measure_steps
 
     check_new_file("--json", json_file)
     check_positive({"--resolution": resolution, "--batch": batch, "--steps": steps, "--repeats": repeats})
-    chosen = methods or ("kd", "dkd", "ctkd", "dist", "nkd", "lskd")
-    settings = StepSettings(chosen, student, teacher, resolution, batch, amp, steps, repeats)
+    settings = StepSettings(methods or FROM_LOGITS, student, teacher, resolution, batch, amp, steps, repeats)
     check_settings(settings)
     figures = measure_steps(settings, _say())
     _show_pairs("steps/s with the method and with labels alone", ("method", "labels"), [one.pairs for one in figures])
@@ -373,7 +372,7 @@ def _show_pairs(title: str, names: tuple[str, str], results: Sequence[Pairs]) ->
         table.add_column(column, justify="right" if column else "left")
     for pairs in results:
         row = pairs.to_json()
-        figures = (_figure(row["median_a"]), _figure(row["median_b"]), f"{pairs.ratio:.3f}")
+        figures = (format_figure(row["median_a"]), format_figure(row["median_b"]), f"{pairs.ratio:.3f}")
         table.add_row(pairs.name, *figures, " ".join(f"{ratio:.2f}" for ratio in pairs.ratios))
     Console().print(table)
 
@@ -381,12 +380,8 @@ def _show_pairs(title: str, names: tuple[str, str], results: Sequence[Pairs]) ->
 def _show(title: str, figures: dict[str, float]) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in figures.items():
-        table.add_row(name, _figure(value))
+        table.add_row(name, format_figure(value))
     Console().print(table)
-
-
-def _figure(value: float) -> str:
-    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _save(path: Path | None, report: dict[str, Any], describe: Callable[[], dict[str, Any]]) -> None:

@@ -53,8 +53,13 @@ def alternate(
             first = a()
             pair = (first, b())
         figures.append(pair)
-        say(f"{name}, pair {repeat + 1} of {repeats}: {pair[0]:,.0f} and {pair[1]:,.0f} {unit}")
+        say(f"{name}, pair {repeat + 1} of {repeats}: {format_figure(pair[0])} and {format_figure(pair[1])} {unit}")
     return Pairs(name, unit, tuple(pair[0] for pair in figures), tuple(pair[1] for pair in figures))
+
+
+def format_figure(value: float) -> str:
+    """Three digits, or all of a large number's."""
+    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def window_rate(batches: Iterator[Sized], *, skipped: int, counted: int) -> float:

@@ -35,6 +35,8 @@ from pipeline.teachers.online import OnlineTeacher, autocast
 
 _NUM_CLASSES, _PER_CLASS = 1000, 1000
 _NOT_MAPS = frozenset({"logits", "embedding", "head"})
+FROM_LOGITS = ("kd", "dkd", "ctkd", "ctkd_instance", "dist", "nkd", "lskd")  # what stored logits serve
+_FORMS: dict[str, tuple[str, dict[str, Any]]] = {"ctkd_instance": ("ctkd", {"mode": "instance"})}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class StepSettings:
     """What is measured.
 
     Attributes:
-        methods: names of distillation methods.
+        methods: names of distillation methods, and ctkd_instance.
         student: NAME.
         teacher: NAME; random weights.
         resolution: side of the images.
@@ -87,7 +89,7 @@ def check_settings(settings: StepSettings) -> None:
     Raises:
         ConfigError: with the nearest known name.
     """
-    check_names("method", settings.methods, method_names())
+    check_names("method", settings.methods, [*method_names(), *_FORMS])
     check_spec(parse_spec(settings.student), role="student")
     check_spec(parse_spec(f"{settings.teacher}@random"), role="teacher")
 
@@ -98,7 +100,7 @@ def measure_steps(settings: StepSettings, say: Callable[[str], None]) -> list[St
     plain = _Training(build_method("supervised", {}), settings, world)
     figures = []
     for name in settings.methods:
-        training = _Training(build_method(name, {}), settings, world)
+        training = _Training(build_method(*_FORMS.get(name, (name, {}))), settings, world)
         pairs = alternate(name, "steps/s", training.speed, plain.speed, settings.repeats, say)
         loss_ms = training.loss_ms()
         share = loss_ms / 1000 * statistics.median(pairs.b)

@@ -5,25 +5,36 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.loader import LoaderSettings, measure_loaders
-from benchmarks.pairs import alternate
+from benchmarks.pairs import alternate, format_figure
 from benchmarks.store import StoreSettings, measure_store
 from benchmarks.store_memory import measure_open
 
 
 def test_pairs_alternate_and_take_the_median_of_ratios() -> None:
     calls: list[str] = []
+    lines: list[str] = []
     figures = iter([10.0, 5.0, 4.0, 8.0, 9.0, 3.0])
 
     def measure(name: str) -> float:
         calls.append(name)
         return next(figures)
 
-    pairs = alternate("x", "u", lambda: measure("a"), lambda: measure("b"), 3, lambda _: None)
+    pairs = alternate("x", "u", lambda: measure("a"), lambda: measure("b"), 3, lines.append)
     assert calls == ["a", "b", "b", "a", "a", "b"]
     assert pairs.a == (10.0, 8.0, 9.0)
     assert pairs.b == (5.0, 4.0, 3.0)
     assert pairs.ratio == 2.0
+    assert lines[0] == "x, pair 1 of 3: 10 and 5 u"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.26314, "0.263"), (35.04, "35"), (1238.6, "1,239"), (190432.0, "190,432")]
+)
+def test_figures_keep_three_digits(value: float, text: str) -> None:
+    assert format_figure(value) == text
 
 
 def test_a_backend_is_measured_on_the_folder_that_is_named(photo_folder: Path, tmp_path: Path) -> None:
