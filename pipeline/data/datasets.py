@@ -102,7 +102,7 @@ def _folder_index(folder: Path, named: Path | None, run: Path, split: str, world
         raise DataError(f"no such folder: {folder}\nImages are expected in {folder}/<class name>/<file>.")
     if path == own:
         world.main_first(lambda: _make_index(folder, own))
-    index = load_index(path, root=folder.resolve(), verify=world.is_main)
+    index = load_index(path, root=folder.resolve(), verify=world.is_main and path != own)
     if path == own:
         world.barrier()  # a rank that goes on may be refused, and take the folder back that others still read
     _spot_check(index, path)
@@ -133,6 +133,7 @@ def _make_beton(index: Index, path: Path) -> None:
 
 def _make_index(folder: Path, path: Path) -> None:
     if path.exists():
+        load_index(path)  # verified before any rank reads it: all of them find the same
         return
     print(
         f"no index of {folder}: reading its files once. `launch/prepare.py index` makes one for all runs.", flush=True

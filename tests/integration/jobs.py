@@ -338,3 +338,10 @@ def student(*, num_classes):
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(64, num_classes),
     )
 """
+
+
+def flip_byte(path: Path, offset: int | None = None) -> None:
+    """Change one bit of a file, of its middle or of the byte at `offset`."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if offset is None else offset] ^= 1
+    path.write_bytes(content)

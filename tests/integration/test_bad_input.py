@@ -14,6 +14,7 @@ from jobs import (
     CommandJob,
     ForkedJob,
     command,
+    flip_byte,
     lines_of,
     photo_flags,
     run_to_end,
@@ -455,12 +456,6 @@ def contents(run: Path) -> dict[str, bytes]:
     """What must not change."""
     files = [path for path in run.rglob("*") if path.is_file()]
     return {str(path.relative_to(run)): path.read_bytes() for path in files}
-
-
-def flip_byte(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def teacher_of_classes(count: int, path: Path) -> None:

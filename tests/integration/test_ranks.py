@@ -6,18 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import pytest
 import torch
-from jobs import run_on_ranks
+from jobs import flip_byte, run_on_ranks
 from torch import nn
 
 from pipeline.core.config import Files, Running
 from pipeline.core.dist import AgreedFlag, World
-from pipeline.core.errors import ConfigError
+from pipeline.core.errors import ConfigError, RefluxError
 from pipeline.data import datasets
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import open_backend
 from pipeline.data.backends.synthetic import synthetic_index
+from pipeline.data.index import Index
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.plan import Plan
 from pipeline.data.policies.registry import get_policy
@@ -68,6 +70,18 @@ def take_back_at_once(files: Files, backend: Literal["torchvision", "ffcv"], wor
     return len(source.index)
 
 
+def meet_a_damaged_index(files: Files, world: World) -> str:
+    if not world.is_main:
+        _slow_down("load_index")
+    try:
+        datasets.open_train(files, Running(backend="torchvision"), world)
+    except RefluxError as error:
+        if world.is_main:
+            shutil.rmtree(files.out)
+        return str(error)
+    return "opened"
+
+
 def _slow_down(name: str) -> None:
     read = getattr(datasets, name)
 
@@ -83,6 +97,18 @@ def test_data_are_open_on_every_rank_before_one_goes_on(backend: str, photo_fold
     """Rank 0 may be refused next, and take back the folder with the index that rank 1 is slow to read."""
     files = Files(out=tmp_path / "run", train_dir=photo_folder)
     assert run_on_ranks(partial(take_back_at_once, files, backend), size=2, folder=tmp_path) == [72, 72]
+
+
+def test_a_damaged_index_is_the_same_error_on_every_rank(photo_index: Index, tmp_path: Path) -> None:
+    files = Files(out=tmp_path / "run", train_dir=photo_index.root)
+    own = files.out / "index" / "train.index.h5"
+    photo_index.save(own)
+    with h5py.File(own) as file:
+        offset = file["labels"].id.get_offset()
+    flip_byte(own, offset)
+    first, second = run_on_ranks(partial(meet_a_damaged_index, files), size=2, folder=tmp_path)
+    assert first == second
+    assert f"{own} is damaged" in first
 
 
 def evaluated(world: World) -> list[Any]:
