@@ -15,6 +15,7 @@ from pipeline.data.datasets import Datasets
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.order import Order
+from pipeline.devices.numerics import running_in
 from pipeline.engine.checkpoint import CHECKPOINT_VERSION, CheckpointWriter
 from pipeline.engine.console import Lines, RunConsole, summary_rows
 from pipeline.engine.curves import draw_curves
@@ -30,7 +31,6 @@ from pipeline.engine.step import LateMetrics, TrainStep
 from pipeline.engine.teacher_choice import TeacherChoice
 from pipeline.engine.trace import Trace, drop_stale_traces
 from pipeline.models.network import Network
-from pipeline.teachers.online import autocast
 from stores.atomic import publish_text
 
 Outcome = Literal["done", "preempted"]
@@ -225,7 +225,7 @@ class Session:
         was_training = network.training
         network.eval()
         try:
-            with closing(self._evaluation_batches()) as batches, autocast(job.world.device, job.config.numerics.amp):
+            with closing(self._evaluation_batches()) as batches, running_in(job.world.device, job.config.numerics.amp):
                 return evaluate(
                     network,
                     batches,

@@ -14,6 +14,7 @@ from pipeline.core.config import Optimisation, RunConfig
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, RefluxError
 from pipeline.core.rng import Stream, derive_seed
+from pipeline.data.backends.base import GRAY
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
 from pipeline.engine.batchnorm import RunningStatistics
@@ -62,6 +63,8 @@ class TrainStep:
         self.rate = config.lr
         self._teacher, self._prepare, self._config, self._world = teacher, prepare, config, world
         self._steps_per_epoch, self._num_all = steps_per_epoch, num_all
+        # DDP divides by the number of ranks; the sum over all micro-batches is to be divided by theirs
+        self._share = torch.tensor(world.size / num_all, device=world.device)
         self._module = _wrap(distiller, world)
 
     def __call__(self, batches: list[Batch]) -> dict[str, torch.Tensor]:
@@ -91,11 +94,12 @@ class TrainStep:
             return
         buffers = [(buffer, buffer.clone()) for buffer in self.distiller.buffers()]
         device = self._world.device
-        images = torch.full((micro_batch, resolution, resolution, 3), 128, dtype=torch.uint8, device=device)
+        pixels = torch.full((micro_batch, resolution, resolution, 3), GRAY, dtype=torch.uint8, device=device)
         numbers = torch.zeros(micro_batch, dtype=torch.int64, device=device)
-        teacher = self._teacher.blank(images) if self._teacher is not None else None
+        images = self._prepare(pixels)
+        teacher = self._teacher.blank(pixels, images) if self._teacher is not None else None
         with _enough_for_batch_norm(micro_batch, resolution):
-            self._module(self._prepare(images), numbers, numbers, teacher, 0)["loss"].backward()
+            self._module(images, numbers, numbers, teacher, 0)["loss"].backward()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for buffer, kept in buffers:
@@ -127,16 +131,13 @@ class TrainStep:
     def _micro_batch(self, batch: Batch, *, is_last: bool) -> dict[str, torch.Tensor]:
         # dropout and the like: a function of the seed and the place in the job, not of what ran before
         torch.manual_seed(derive_seed(self._config.run_seed, Stream.STEP, batch.step, batch.index))
-        teacher = self._teacher.outputs(batch) if self._teacher is not None else None
+        images = self._prepare(batch.images)
+        teacher = self._teacher.outputs(batch, images) if self._teacher is not None else None
         hold = nullcontext() if is_last or self._module is self.distiller else self._module.no_sync()  # type: ignore[operator]
         with hold:
-            terms: dict[str, torch.Tensor] = self._module(
-                self._prepare(batch.images), batch.labels, batch.ids, teacher, batch.epoch
-            )
+            terms: dict[str, torch.Tensor] = self._module(images, batch.labels, batch.ids, teacher, batch.epoch)
             self.statistics.after_micro_batch()
-            # DDP divides by the number of ranks; the sum over all micro-batches is to be divided by theirs
-            share = self._world.size / self._num_all
-            self.scaler.scale(terms["loss"] * share).backward()
+            terms["loss"].backward(self.scaler.scale(self._share))
         return terms
 
     def _update(self) -> None:
@@ -150,8 +151,8 @@ class TrainStep:
 
     def _mean_terms(self, terms: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         names = list(terms[0])
-        stacked = torch.stack([torch.stack([part[name].detach().double() for part in terms]).sum() for name in names])
-        means = self._world.sum_(stacked / self._num_all)
+        values = torch.stack([part[name].detach() for name in names for part in terms]).double()
+        means = self._world.sum_(values.view(len(names), len(terms)).sum(dim=1) / self._num_all)
         return dict(zip(names, means.unbind(), strict=True))
 
 
