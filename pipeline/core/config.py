@@ -162,6 +162,8 @@ class Numerics:
             float32.
         channels_last: memory format of networks and images.
         compile: torch.compile student and teacher.
+        cuda_graphs: `teacher` launches the online teacher as one CUDA graph: for batches too small to keep the device
+            busy while the host launches kernel by kernel.
         sync_bn: batch statistics over all ranks' micro-batches, of student and connectors (ties the result to the
             number of ranks).
         deterministic: only deterministic device kernels, no autotuning; slower.
@@ -171,6 +173,7 @@ class Numerics:
     teacher_precision: Precision = "auto"
     channels_last: bool = True
     compile: bool = False
+    cuda_graphs: Literal["off", "teacher"] = "off"
     sync_bn: bool = False
     deterministic: bool = False
 
@@ -273,6 +276,7 @@ FREE_FIELDS = frozenset(
         *(f"teaching.{name}" for name in ("store_io", "check_rows", "max_divergence")),
         *(f"running.{name}" for name in ("threads", "prefetch", "checkpoint_every", "keep", "log_every", "dry_run")),
         *(f"running.{name}" for name in ("on_bad_image", "eval_every")),
+        "numerics.cuda_graphs",
         "optimisation.max_steps",
         "optimisation.max_micro_batch",  # what it decided, the number of micro-batches, is compared
     }

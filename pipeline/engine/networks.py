@@ -48,7 +48,8 @@ class Networks:
 
 
 def check_names(config: RunConfig) -> None:
-    """Refuse unknown names of methods, models, backends, policies and stores before any data is looked at.
+    """Refuse unknown names of methods, models, backends, policies and stores, and graphs without a device to run them,
+    before any data is looked at.
 
     Raises:
         ConfigError: with what is known; or a teacher that is missing or not needed.
@@ -67,6 +68,8 @@ def check_names(config: RunConfig) -> None:
         raise ConfigError(f"no such store: --store {config.files.store}. Name the folder that `precompute` filled.")
     for policy in (config.views.policy, config.views.val_policy):
         get_policy(policy)
+    if config.numerics.cuda_graphs != "off" and not (config.running.device != "cpu" and torch.cuda.is_available()):
+        raise ConfigError("--cuda-graphs teacher needs a CUDA device, and this run has none: leave the flag out")
 
 
 def build_networks(config: RunConfig, choice: TeacherChoice, *, index: Index, world: World) -> Networks:
@@ -186,6 +189,7 @@ def _online(
         precision=config.numerics.teacher_precision,
         memory_format=memory_format,
         compiled=config.numerics.compile,
+        graphed=config.numerics.cuda_graphs == "teacher",
         mode=needs.teacher_mode,
     )
     views = config.views

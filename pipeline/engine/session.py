@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -208,7 +208,8 @@ class Session:
         self._speed.resume()
         if accuracy is None:
             return False
-        result = {"top1": accuracy.top1, "top5": accuracy.top5, "ce": accuracy.ce, "num_samples": accuracy.num_samples}
+        amp = self._job.config.numerics.amp
+        result = {**asdict(accuracy), "precision": "fp32" if amp == "off" else amp}
         if average is not None:
             result["ema_top1"] = average.top1
         self._note_evaluation(result)
@@ -247,7 +248,7 @@ class Session:
         extra = f", average {result['ema_top1']:.2f} %" if "ema_top1" in result else ""
         self._console.say(
             f"epoch {epoch:.4g} | val top-1 {result['top1']:.2f} % | top-5 {result['top5']:.2f} %"
-            f" | cross-entropy {result['ce']:.4f}{extra} | {result['num_samples']:,} images"
+            f" | cross-entropy {result['ce']:.4f}{extra} | {result['num_samples']:,} images in {result['precision']}"
         )
 
     def _save(self) -> None:

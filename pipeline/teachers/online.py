@@ -12,6 +12,7 @@ from pipeline.models.measures import map_shapes
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 from pipeline.teachers.base import Teacher
+from pipeline.teachers.graph import GraphedForward
 
 Prepare = Callable[[torch.Tensor], torch.Tensor]
 _CONVOLUTIONS = frozenset({nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward})
@@ -26,6 +27,7 @@ class OnlineTeacher:
         precision: "fp32", "bf16" or "fp16" for the body.
         memory_format: as the student's images.
         compiled: run it through torch.compile.
+        graphed: launch it as a CUDA graph.
         mode: "eval"; or "train", in which BatchNorm takes the batch's own statistics (OFD as published).
     """
 
@@ -37,20 +39,21 @@ class OnlineTeacher:
         precision: str,
         memory_format: torch.memory_format,
         compiled: bool,
+        graphed: bool = False,
         mode: Literal["eval", "train"] = "eval",
     ) -> None:
         network = network.to(device=device, memory_format=memory_format).requires_grad_(False)  # type: ignore[call-overload]
         network.train(mode == "train")
         _round_convolutions(network, precision)
         self.network = network
-        self._forward = torch.compile(network) if compiled else network
+        forward: Callable[[torch.Tensor], Outputs] = torch.compile(network) if compiled else network
+        self._forward = GraphedForward(forward) if graphed else forward
         self._device, self._precision = device, precision
 
     def outputs(self, images: torch.Tensor) -> Outputs:
         """The teacher's outputs for normalised (B, 3, H, W) float32 images, without gradient."""
         with torch.no_grad(), running_in(self._device, self._precision):
-            outputs: Outputs = self._forward(images)
-        return outputs
+            return self._forward(images)
 
     def map_shapes(self, resolution: int) -> dict[str, tuple[int, int, int]]:
         """(C, H, W) of its taps for images of this side."""
