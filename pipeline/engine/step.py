@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.core.config import Optimisation, RunConfig
+from pipeline.core.device_rng import seed_generators
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, RefluxError
 from pipeline.core.rng import Stream, derive_seed
@@ -130,7 +131,8 @@ class TrainStep:
 
     def _micro_batch(self, batch: Batch, *, is_last: bool) -> dict[str, torch.Tensor]:
         # dropout and the like: a function of the seed and the place in the job, not of what ran before
-        torch.manual_seed(derive_seed(self._config.run_seed, Stream.STEP, batch.step, batch.index))
+        seed = derive_seed(self._config.run_seed, Stream.STEP, batch.step, batch.index)
+        seed_generators(self._world.device, seed)
         images = self._prepare(batch.images)
         teacher = self._teacher.outputs(batch, images) if self._teacher is not None else None
         hold = nullcontext() if is_last or self._module is self.distiller else self._module.no_sync()  # type: ignore[operator]
