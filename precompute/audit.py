@@ -27,6 +27,7 @@ from pipeline.data.index import Index
 from pipeline.data.order import permutation
 from pipeline.data.plan import PLAN_VERSION, Plan, PlanRows
 from pipeline.data.policies.registry import from_json
+from pipeline.devices.streams import to_device
 from pipeline.engine.pixel_check import allowed_divergence
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
@@ -281,7 +282,7 @@ def _recompute(
     parts = [slice(start, start + teacher.batch) for start in range(0, len(ids), teacher.batch)]
     requests: list[PlanRows] = [planned.part(part) for part in parts]
     for part, request, pixels in zip(parts, requests, backend.stream(iter(requests)), strict=True):
-        logits = teacher.outputs(pixels.images.to(teacher.device)).logits.cpu().numpy()
+        logits = teacher.outputs(to_device(pixels.images, teacher.device)).logits.cpu().numpy()
         yield Recomputed(request.views, request.ids, index.labels[at[part]], request.crc(), logits)
 
 

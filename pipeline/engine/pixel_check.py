@@ -10,6 +10,7 @@ from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import open_backend
 from pipeline.data.loader import Loader, Request
 from pipeline.data.order import MicroBatch
+from pipeline.devices.streams import to_device
 from pipeline.engine.networks import preparation, stored_teacher
 from pipeline.engine.teacher_choice import StoredOutputs
 from pipeline.kernels.kl import kl
@@ -85,7 +86,7 @@ def _divergence(config: RunConfig, stored: StoredOutputs, source: Source, loader
     options = BackendOptions(int(teacher["resolution"]), world.threads, _NUM_ROWS, str(world.device))
     backend = open_backend(config.running.backend, source, options)
     try:
-        images = next(iter(backend.stream([request.rows]))).images.to(world.device)
+        images = to_device(next(iter(backend.stream([request.rows]))).images, world.device)
     finally:
         backend.close()
     prepare = preparation(tuple(teacher["mean"]), tuple(teacher["std"]), world.device, torch.channels_last)

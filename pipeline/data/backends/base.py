@@ -49,8 +49,9 @@ class Pixels:
     """One request's images.
 
     Attributes:
-        images: (B, resolution, resolution, 3) uint8 RGB, contiguous; CPU (pinned where CUDA is the target) or CUDA.
-            The consumer owns it: a backend never writes into it again.
+        images: (B, resolution, resolution, 3) uint8 RGB, contiguous; CPU (pinned where CUDA is the target) or CUDA, in
+            the order of the device's copy stream (`devices.streams.to_device` makes it the current stream's). The
+            consumer owns it: a backend never writes into it again.
         replaced: ids of images that could not be decoded and are gray here.
     """
 

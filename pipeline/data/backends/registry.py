@@ -5,7 +5,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.data import backends
 from pipeline.data.backends.base import Backend, BackendOptions, Source
 
-_NOT_BACKENDS = ("base", "pool", "registry")
+_NOT_BACKENDS = ("base", "dali_memory", "pool", "quarantine", "registry")
 
 
 def backend_names() -> list[str]:
