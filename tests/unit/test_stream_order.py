@@ -19,8 +19,9 @@ from stream_simulator import DEVICE, Simulator
 
 from pipeline.core.errors import RefluxError
 from pipeline.data.backends import dali
-from pipeline.data.backends.base import Backend, BackendOptions, Pixels, empty_images
+from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Pixels, Source, empty_images
 from pipeline.data.backends.dali_memory import ImageMemory
+from pipeline.data.backends.registry import missing, open_backend
 from pipeline.data.index import Index
 from pipeline.data.loader import Loader, Request
 from pipeline.data.order import MicroBatch
@@ -32,7 +33,9 @@ from pipeline.engine.step import LateMetrics
 
 SEEDS = range(16)
 SIDE, BATCH, BATCHES = 4, 3, 8
-OPTIONS = BackendOptions(resolution=SIDE, num_threads=1, max_batch=BATCH, device="cuda:0", prefetch=3)
+OPTIONS = BackendOptions(
+    resolution=SIDE, num_threads=1, max_batch=BATCH, device="cuda:0", prefetch=3, dali=DaliDecoding("mixed")
+)
 Seen = list[tuple[np.ndarray, dict[str, torch.Tensor]]]
 
 
@@ -192,6 +195,23 @@ def test_gray_images_and_pieces_decoded_apart_keep_the_order(
 
     assert spoiled(job) == []
     assert spoiled(job, "wait_event")
+
+
+def test_dali_decoding_on_the_cpu_delivers_pinned_images_and_never_touches_the_device(photo_index: Index) -> None:
+    if missing("dali"):
+        pytest.skip(missing("dali"))
+    plan = Plan(get_policy("imagenet_train"), 0)
+    rows = plan.rows(photo_index.ids[:9], np.zeros(9), photo_index.widths[:9], photo_index.heights[:9])
+    on_cpu = replace(OPTIONS, device="cpu", dali=DaliDecoding("cpu"))
+    for_cuda, images = replace(on_cpu, device="cuda:0"), []
+    with Simulator(0).active() as simulator:
+        for options in (on_cpu, for_cuda):
+            with closing(open_backend("dali", Source(photo_index), options)) as backend:
+                parts = [rows.part(slice(first, first + BATCH)) for first in range(0, 9, BATCH)]
+                images.append([pixels.images for pixels in backend.stream(parts)])
+        assert all(simulator.memory_of(image) is not None for image in images[1]), "they are pinned"
+        assert len(simulator.streams) == 1, "no stream but the default one"
+    assert torch.equal(torch.cat(images[0]), torch.cat(images[1]))
 
 
 def test_decoding_goes_on_while_a_step_runs(photo_index: Index) -> None:

@@ -20,19 +20,24 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from pipeline.core.errors import BadImageError, MissingPackageError
-from pipeline.data.backends.base import Backend, BackendOptions, Pixels, Source
+from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Pixels, Source
 from pipeline.data.backends.dali_memory import ImageMemory
 from pipeline.data.backends.quarantine import Examined, Examiner, reference_error
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
 try:
+    from nvidia.dali import __version__ as _version
     from nvidia.dali import fn, types
     from nvidia.dali.pipeline import Pipeline
 
     _INSTALLED = True
 except ImportError:
-    _INSTALLED = False
+    _INSTALLED, _version = False, ""
+
+# The versions of DALI that have passed `python -m benchmarks gpu`, with its JSON in benchmarks/results: whoever commits
+# such a result adds its version, and from then on `--backend auto` takes DALI on CUDA. None has run there yet.
+PROVEN_ON_CUDA: tuple[str, ...] = ()
 
 _INSTALL = "pip install nvidia-dali-cuda130"
 _PIECES = 8  # a spoiled request is cut into so many parts, and again: 256 rows with one culprit cost 4 pipelines
@@ -44,8 +49,13 @@ def availability() -> str | None:
     return None if _INSTALLED else str(_missing())
 
 
+def is_proven_on_cuda() -> bool:
+    """Whether the installed version may be chosen for a CUDA device without being named."""
+    return _version in PROVEN_ON_CUDA
+
+
 def open_backend(source: Source, options: BackendOptions) -> Backend:
-    """Open DALI over the files of `source.index`; on the GPU where `options.device` is one.
+    """Open DALI over the files of `source.index`; on the GPU where `options` says so.
 
     Raises:
         MissingPackageError: DALI is not installed.
@@ -73,13 +83,8 @@ class DaliBackend(Backend):
 
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
-        decoder = "libjpeg-turbo" if _device_id(self._options) is None else "nvjpeg"
-        return {
-            "backend": "dali",
-            "decode": f"region, {decoder}",
-            "resize": "linear, antialias, uint8",
-            "copy": None,
-        }
+        decoding = self._options.dali if _device_id(self._options) is not None else DaliDecoding("cpu")
+        return {"backend": "dali", "resize": "linear, antialias, uint8", "copy": None, **decoding.to_recipe()}
 
     def close(self) -> None:
         """See `Backend`. Pipelines have ended with their streams."""
@@ -314,7 +319,7 @@ def _decoding(options: BackendOptions) -> dict[str, Any]:
     return {
         "device": "mixed",
         "jpeg_fancy_upsampling": True,  # as libjpeg does
-        "hw_decoder_load": 0.0,  # else the place in the batch decides which of two decoders makes the pixels
+        "hw_decoder_load": options.dali.hw_load,
         "affine": False,  # threads pinned to the first cores would meet those of the other local ranks there
         **common,
     }
@@ -328,7 +333,7 @@ def _resized(crops: Any, flips: Any, options: BackendOptions) -> Any:
 
 def _device_id(options: BackendOptions) -> int | None:
     device = torch.device(options.device)
-    return None if device.type == "cpu" else device.index or 0
+    return None if device.type == "cpu" or options.dali.decoder == "cpu" else device.index or 0
 
 
 def _inputs(request: Examined) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

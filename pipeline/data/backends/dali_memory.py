@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from pipeline.data.backends.base import GRAY, BackendOptions
+from pipeline.data.backends.base import GRAY, BackendOptions, empty_images
 from pipeline.devices.streams import copy_stream
 
 
@@ -22,8 +22,7 @@ class ImageMemory:
     """Where images are put: on the CPU, or on the GPU in the order of its copy stream."""
 
     def __init__(self, options: BackendOptions, *, on_gpu: bool) -> None:
-        self._side = options.resolution
-        self._device = torch.device(options.device if on_gpu else "cpu")
+        self._options, self._device = options, torch.device(options.device)
         self._stream = copy_stream(self._device) if on_gpu else None
 
     def receive(self, pipeline: Any) -> torch.Tensor:
@@ -31,6 +30,8 @@ class ImageMemory:
         if self._stream is None:
             (images,) = pipeline.share_outputs()
             pixels = from_dlpack(images.as_tensor())  # DALI's dynamic executor never writes into it again
+            if self._device.type == "cuda":  # pinned, so that it is copied beside the step
+                pixels = self._empty(len(pixels)).copy_(pixels)
         else:
             (images,) = pipeline.share_outputs(self._stream.handle)
             pixels = self._empty(len(images))
@@ -56,8 +57,11 @@ class ImageMemory:
             return torch.stack(images)
 
     def _empty(self, num: int) -> torch.Tensor:
-        with self._used():
-            return torch.empty((num, self._side, self._side, 3), dtype=torch.uint8, device=self._device)
+        if self._stream is None:
+            return empty_images(num, self._options)
+        side = self._options.resolution
+        with self._stream.used():
+            return torch.empty((num, side, side, 3), dtype=torch.uint8, device=self._device)
 
     def _used(self) -> Any:
         return nullcontext() if self._stream is None else self._stream.used()
