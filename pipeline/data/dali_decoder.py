@@ -1,7 +1,6 @@
 """Which decoder DALI works with in a job: one for all ranks, proven before anything depends on it."""
 
 import os
-from collections.abc import Callable
 
 from pipeline.core.config import DaliDecoder, Running
 from pipeline.core.dist import World
@@ -10,10 +9,8 @@ from pipeline.data.backends import dali_proof
 from pipeline.data.backends.base import DaliDecoding
 from pipeline.data.index import Index
 
-Prove = Callable[..., str | None]
 
-
-def choose_decoder(running: Running, index: Index, world: World, *, prove: Prove = dali_proof.prove) -> DaliDecoder:
+def choose_decoder(running: Running, index: Index, world: World) -> DaliDecoder:
     """Resolve `--dali-decoder` for a job that reads `index` with DALI. A collective call.
 
     On each machine one rank proves the decoder; if it fails on one of them, all ranks decode on the CPU: which decoder
@@ -23,7 +20,6 @@ def choose_decoder(running: Running, index: Index, world: World, *, prove: Prove
         running: the flags.
         index: whose images the proof decodes.
         world: the ranks.
-        prove: `dali_proof.prove`.
 
     Raises:
         ConfigError: the decoder was insisted on, and there is no device, or its proof fails.
@@ -38,7 +34,7 @@ def choose_decoder(running: Running, index: Index, world: World, *, prove: Prove
     reason = None
     if os.environ.get("LOCAL_RANK", "0") == "0":
         decoding = DaliDecoding("mixed", running.dali_hw_decoder_load)
-        reason = prove(index, device=str(world.device), decoding=decoding, num_threads=world.threads)
+        reason = dali_proof.prove(index, device=str(world.device), decoding=decoding, num_threads=world.threads)
     failures = [f"rank {rank}: {said}" for rank, said in enumerate(world.gather(reason)) if said is not None]
     if not failures:
         return "mixed"

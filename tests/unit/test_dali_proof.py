@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stores_made import manifest
 
 from launch.recipes.registry import all_recipes
 from pipeline.core.config import Files, RunConfig, Running, first_difference
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
-from pipeline.data import dali_decoder
-from pipeline.data.backends import dali
+from pipeline.data.backends import dali, dali_proof
 from pipeline.data.backends.base import DaliDecoding
 from pipeline.data.backends.dali_proof import CHILD, prove, some_images
 from pipeline.data.backends.registry import choose_backend, missing
@@ -26,6 +26,10 @@ from pipeline.data.datasets import open_datasets
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
 from pipeline.engine.resolve import as_begun
+from precompute import audit, setting
+from precompute.audit import AuditSettings
+from precompute.config import PrecomputeConfig
+from stores.index_file import create_store
 
 needs_dali = pytest.mark.skipif(missing("dali") is not None, reason=str(missing("dali")))
 CRASH = "the mixed decoder ended its process by SIGSEGV"
@@ -119,7 +123,9 @@ def on_cuda(*others: Any) -> World:
 
 
 def choose(asked: str, index: Index, world: World, said: str | None = None) -> str:
-    return choose_decoder(Running(dali_decoder=asked), index, world, prove=lambda *_, **__: said)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dali_proof, "prove", lambda *_, **__: said)
+        return choose_decoder(Running(dali_decoder=asked), index, world)
 
 
 def test_all_ranks_decode_alike_as_the_proofs_say(photo_index: Index, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,12 +173,19 @@ def test_the_decoder_of_a_run_is_chosen_where_dali_reads(
     photo_folder: Path, val_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = Files(out=tmp_path, train_dir=photo_folder, val_dir=val_folder)
-    monkeypatch.setattr(dali_decoder.dali_proof, "prove", None)  # nothing is proven here
-    for backend, device, decoder in (("dali", "cpu", "cpu"), ("torchvision", "cpu", "auto")):
-        config = replace(config_of(backend=backend), files=files)
-        assert open_datasets(config, World(0, 1, torch.device(device), 1)).dali_decoder == decoder
-    config = replace(config_of(backend="dali", dali_decoder="cpu"), files=files)
-    assert open_datasets(config, on_cuda()).dali_decoder == "cpu"
+    monkeypatch.setattr(dali_proof, "prove", lambda index, **_: proven.append(len(index)))
+    proven: list[int] = []
+    on_cpu = World(0, 1, torch.device("cpu"), 1)
+    for backend, asked, world, decoder, count in (
+        ("torchvision", "auto", on_cuda(), "auto", 0),
+        ("dali", "auto", on_cpu, "cpu", 0),
+        ("dali", "cpu", on_cuda(), "cpu", 0),
+        ("dali", "auto", on_cuda(), "mixed", 1),
+    ):
+        config = replace(config_of(backend=backend, dali_decoder=asked), files=files)
+        assert open_datasets(config, world).dali_decoder == decoder
+        assert len(proven) == count
+    assert proven == [72], "training images"
 
 
 @pytest.mark.parametrize("decoder", ["cpu", "mixed"])
@@ -207,3 +220,29 @@ def test_a_stores_recipe_says_how_dali_decoded() -> None:
     former = {"backend": "dali", "decode": "region, nvjpeg", "resize": "linear, antialias, uint8", "copy": None}
     assert DaliDecoding.from_recipe(former) == DaliDecoding("mixed")
     assert DaliDecoding.from_recipe({"backend": "torchvision"}) is None
+
+
+def test_a_store_is_filled_on_with_the_decoder_that_began_it(tmp_path: Path) -> None:
+    for decoding in (DaliDecoding("cpu"), DaliDecoding("mixed")):
+        store = tmp_path / decoding.decoder
+        create_store(
+            store, replace(manifest("dense_f16"), pixel_recipe={"backend": "dali", **decoding.to_recipe()}), None
+        )
+        config = PrecomputeConfig(teacher="demo_teacher@random", store=store)
+        now = setting._as_begun(config, on_cuda())
+        assert (now.backend, now.dali_decoder) == ("dali", decoding.decoder)
+        named = replace(config, backend="torchvision", dali_decoder="cpu")
+        assert setting._as_begun(named, on_cuda()) == named
+        assert setting._as_begun(config, World(0, 1, torch.device("cpu"), 1)) == config
+    assert setting._as_begun(replace(config, store=tmp_path / "none"), on_cuda()).backend == "auto"
+
+
+def test_an_audit_decodes_as_the_store_was_where_it_can(photo_index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dali_proof, "prove", lambda *_, **__: None)
+    recipe = {"backend": "dali", **DaliDecoding("mixed", 0.5).to_recipe()}
+    stored, settings = replace(manifest("dense_f16"), pixel_recipe=recipe), AuditSettings("demo_teacher@random")
+    assert audit._decoding(settings, stored, photo_index, on_cuda()) == DaliDecoding("mixed", 0.5)
+    assert audit._decoding(replace(settings, dali_decoder="cpu"), stored, photo_index, on_cuda()).decoder == "cpu"
+    assert audit._decoding(settings, stored, photo_index, World(0, 1, torch.device("cpu"), 1)).decoder == "cpu"
+    others = replace(stored, pixel_recipe={"backend": "torchvision"})
+    assert audit._decoding(settings, others, photo_index, on_cuda()) == DaliDecoding("cpu")
