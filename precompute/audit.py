@@ -9,24 +9,26 @@ teacher's, within what training allows such pixels.
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from pipeline.core.command import OnProgress
-from pipeline.core.config import Files, Running
+from pipeline.core.config import DaliDecoder, Files, Running
 from pipeline.core.dist import World, start_world
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.core.rng import check_seed
-from pipeline.data.backends.base import Backend, BackendOptions, Source
+from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
 from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.index import Index
 from pipeline.data.order import permutation
 from pipeline.data.plan import PLAN_VERSION, Plan, PlanRows
 from pipeline.data.policies.registry import from_json
+from pipeline.devices.streams import to_device
 from pipeline.engine.pixel_check import allowed_divergence
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
@@ -55,6 +57,7 @@ class AuditSettings:
         backend: what makes pixels; "auto" is what made the store's, another one is compared by divergence.
         device: where the teacher runs.
         threads: decoder threads, None for all cores.
+        dali_decoder: what dali decodes with for a CUDA device; "auto" is what decoded the store's, else cpu.
     """
 
     teacher: str
@@ -67,6 +70,7 @@ class AuditSettings:
     backend: str = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
+    dali_decoder: DaliDecoder = "auto"
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,8 @@ def open_audit(store: Path, settings: AuditSettings) -> Iterator[Audit]:
         teacher = _teacher(settings, reader.manifest, world)
         source, name = open_train(*_data(settings, backend, reader.manifest, Path(folder)), world)
         _check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
-        with closing(_open_backend(settings, name, source, reader.manifest, world)) as opened:
+        decoding = _decoding(settings, reader.manifest, source.index, world) if name == "dali" else DaliDecoding()
+        with closing(_open_backend(settings, name, source, reader.manifest, world, decoding)) as opened:
             yield Audit(reader, rows, source.index, opened, teacher)
 
 
@@ -203,6 +208,15 @@ def _data(settings: AuditSettings, backend: str, manifest: Manifest, folder: Pat
     return files, Running(backend=backend, synthetic_samples=manifest.num_rows, synthetic_classes=len(manifest.classes))
 
 
+def _decoding(settings: AuditSettings, manifest: Manifest, index: Index, world: World) -> DaliDecoding:
+    """How DALI decodes here: as the store's pixels were where nothing else is asked, and there is a device."""
+    recorded, decoder = DaliDecoding.from_recipe(manifest.pixel_recipe) or DaliDecoding(), settings.dali_decoder
+    if decoder == "auto" and world.device.type == "cuda":
+        decoder = recorded.decoder
+    running = Running(dali_decoder=decoder, dali_hw_decoder_load=recorded.hw_load)
+    return DaliDecoding.of(replace(running, dali_decoder=choose_decoder(running, index, world)))
+
+
 def _teacher(settings: AuditSettings, manifest: Manifest, world: World) -> TeacherPass:
     recorded = manifest.teacher
     network, weights_sha256 = build_teacher(settings.teacher, num_classes=len(manifest.classes))
@@ -218,9 +232,12 @@ def _teacher(settings: AuditSettings, manifest: Manifest, world: World) -> Teach
     )
 
 
-def _open_backend(settings: AuditSettings, name: str, source: Source, manifest: Manifest, world: World) -> Backend:
+def _open_backend(
+    settings: AuditSettings, name: str, source: Source, manifest: Manifest, world: World, decoding: DaliDecoding
+) -> Backend:
     resolution, batch = (int(manifest.teacher[entry]) for entry in ("resolution", "batch"))
-    backend = open_backend(name, source, BackendOptions(resolution, world.threads, batch, str(world.device)))
+    options = BackendOptions(resolution, world.threads, batch, str(world.device), dali=decoding)
+    backend = open_backend(name, source, options)
     if settings.backend == "auto" and backend.pixel_recipe() != manifest.pixel_recipe:
         backend.close()
         raise StoreError(
@@ -281,7 +298,7 @@ def _recompute(
     parts = [slice(start, start + teacher.batch) for start in range(0, len(ids), teacher.batch)]
     requests: list[PlanRows] = [planned.part(part) for part in parts]
     for part, request, pixels in zip(parts, requests, backend.stream(iter(requests)), strict=True):
-        logits = teacher.outputs(pixels.images.to(teacher.device)).logits.cpu().numpy()
+        logits = teacher.outputs(to_device(pixels.images, teacher.device)).logits.cpu().numpy()
         yield Recomputed(request.views, request.ids, index.labels[at[part]], request.crc(), logits)
 
 

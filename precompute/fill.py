@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.core.dist import World, start_world, stop_world
 from pipeline.data.loader import Batch
+from pipeline.devices.streams import copy_to_host
 from pipeline.engine.journal import write_state
 from pipeline.engine.run_directory import Attempt, scratch_folder
 from pipeline.engine.signals import StopRequest
@@ -30,7 +31,7 @@ from precompute.requests import Feed
 from precompute.setting import Setting, check_names, describe_software, open_setting
 from precompute.store_folder import check_folder, finish_store, left_as_found, remove_old_leftovers
 from precompute.work import Unit, cut_units, deal, from_json, missing_units, take_part, to_json
-from precompute.writer import BackgroundWriter, Piece, copy_to_host
+from precompute.writer import BackgroundWriter, Piece
 from stores.layout import JOBS_FOLDER, ShardKey
 
 Outcome = Literal["done", "preempted"]
@@ -161,11 +162,11 @@ def _start_piece(setting: Setting, batch: Batch, unit: Unit, position: int) -> C
     outputs = setting.teacher.outputs(batch.images[own])
     both = {"logits": outputs.logits, "embedding": outputs.embedding}
     kept = {codec.source for codec in setting.codecs}
-    landed = copy_to_host({name: value for name, value in both.items() if name in kept and value is not None})
+    copied = copy_to_host({name: value for name, value in both.items() if name in kept and value is not None})
     key = ShardKey(unit.views[position], unit.start, unit.stop)
     rows = batch.rows.part(own)
     labels: np.ndarray = setting.source.index.labels[rows.ids]
-    return lambda: Piece(key, rows, labels, landed())
+    return lambda: Piece(key, rows, labels, {name: value.numpy() for name, value in copied.wait().items()})
 
 
 def _count_shards(units: list[Unit]) -> int:

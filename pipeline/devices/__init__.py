@@ -1,1 +1,1 @@
-"""What concerns the device and not the data or the networks on it."""
+"""What is asked of a device besides arithmetic: `streams` holds every stream and event, `numerics` every switch."""

@@ -18,6 +18,7 @@ from pipeline.core.rng import Stream, derive_seed
 from pipeline.data.backends.base import GRAY
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
+from pipeline.devices.streams import HostCopy, copy_to_host
 from pipeline.engine.batchnorm import RunningStatistics
 from pipeline.engine.distiller import Distiller
 from pipeline.engine.ema import ModuleAverage
@@ -162,17 +163,11 @@ class LateMetrics:
     """Reads a step's metrics when the next step has been enqueued, so that the host never waits for the device."""
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[int, list[str], torch.Tensor, torch.cuda.Event | None, dict[str, float]]] = deque()
+        self._pending: deque[tuple[int, list[str], HostCopy[torch.Tensor], dict[str, float]]] = deque()
 
     def push(self, step: int, terms: dict[str, torch.Tensor], **known: float) -> None:
         """Take the terms of a step that was just enqueued, start their copy to the host; `known` goes along."""
-        values = torch.stack(list(terms.values()))
-        arrived = None
-        if values.is_cuda:
-            values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
-        self._pending.append((step, list(terms), values, arrived, known))
+        self._pending.append((step, list(terms), copy_to_host(torch.stack(list(terms.values()))), known))
 
     def pop(self, *, keep: int) -> list[tuple[int, dict[str, float]]]:
         """The steps that have waited longest, as floats, until `keep` are left.
@@ -182,10 +177,8 @@ class LateMetrics:
         """
         ready = []
         while len(self._pending) > keep:
-            step, names, values, arrived, known = self._pending.popleft()
-            if arrived is not None:
-                arrived.synchronize()
-            metrics = {**dict(zip(names, values.tolist(), strict=True)), **known}
+            step, names, values, known = self._pending.popleft()
+            metrics = {**dict(zip(names, values.wait().tolist(), strict=True)), **known}
             _check_finite(step, metrics)
             ready.append((step, metrics))
         return ready
