@@ -33,7 +33,7 @@ from pipeline.engine.pixel_check import allowed_divergence
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from precompute.comparison import CodecFigures, Recomputed, compare_keys, compare_logits, join_figures, read_stored
-from precompute.other_pixels import ONE_OF_MANY, compare_diverging, in_doubt
+from precompute.other_pixels import ONE_OF_MANY, compare_diverging, in_doubt, same_but_decoder
 from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
 from stores.errors import StoreFormatError
 from stores.index_file import read_head
@@ -54,7 +54,8 @@ class AuditSettings:
         beton: FFCV file with the training images.
         num_rows: rows to compute again.
         seed: which rows.
-        backend: what makes pixels; "auto" is what made the store's, another one is compared by divergence.
+        backend: what makes pixels; "auto" is what made the store's, another one, or another decoder of it, is compared
+            by divergence.
         device: where the teacher runs.
         threads: decoder threads, None for all cores.
         dali_decoder: what dali decodes with for a CUDA device; "auto" is what decoded the store's, else cpu.
@@ -158,7 +159,7 @@ def open_audit(store: Path, settings: AuditSettings) -> Iterator[Audit]:
     with _store_errors():
         reader = open_store(store)
         _check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
-        rows = _draw_rows(reader, settings)
+        rows = draw_rows(reader, num_rows=settings.num_rows, seed=settings.seed)
     backend = _backend_name(settings, reader.manifest)
     world = start_world(settings.device, settings.threads)
     fix_numerics(world.device)
@@ -238,7 +239,7 @@ def _open_backend(
     resolution, batch = (int(manifest.teacher[entry]) for entry in ("resolution", "batch"))
     options = BackendOptions(resolution, world.threads, batch, str(world.device), dali=decoding)
     backend = open_backend(name, source, options)
-    if settings.backend == "auto" and backend.pixel_recipe() != manifest.pixel_recipe:
+    if settings.backend == "auto" and not same_but_decoder(backend.pixel_recipe(), manifest.pixel_recipe):
         backend.close()
         raise StoreError(
             "the store's pixels were made in another way than this machine's. Name the --backend to compare all the"
@@ -247,15 +248,15 @@ def _open_backend(
     return backend
 
 
-def _draw_rows(reader: StoreReader, settings: AuditSettings) -> tuple[np.ndarray, np.ndarray]:
+def draw_rows(reader: StoreReader, *, num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Views and sample ids, (B,) int64 each: as many of each complete view, in the order of the store."""
-    views, num_rows = reader.complete_views(), reader.manifest.num_rows
+    views, per_view = reader.complete_views(), reader.manifest.num_rows
     if not views:
         raise StoreError(f"{reader.path} has no complete view yet: let the store's precompute command end first")
-    drawn = permutation(len(views), settings.seed, 0)
-    shares = np.diff(np.linspace(0, settings.num_rows, len(views) + 1).astype(np.int64))
-    counts = {views[place]: min(int(share), num_rows) for place, share in zip(drawn, shares, strict=True)}
-    ids = [np.sort(permutation(num_rows, settings.seed, view)[: counts[view]]) for view in views]
+    drawn = permutation(len(views), seed, 0)
+    shares = np.diff(np.linspace(0, num_rows, len(views) + 1).astype(np.int64))
+    counts = {views[place]: min(int(share), per_view) for place, share in zip(drawn, shares, strict=True)}
+    ids = [np.sort(permutation(per_view, seed, view)[: counts[view]]) for view in views]
     return np.repeat(views, [len(part) for part in ids]).astype(np.int64), np.concatenate(ids)
 
 

@@ -25,10 +25,11 @@ from pipeline.engine.signals import StopRequest
 from precompute.begin import begin_store
 from precompute.config import PrecomputeConfig, check_config, check_store_named, parse_part
 from precompute.endings import Pace, noted_failures, remedies, say_gray
+from precompute.going_on import check_pixels, made_with
 from precompute.pulse import Pulse, Totals
 from precompute.report import Report, format_bytes, say, show_end
 from precompute.requests import Feed
-from precompute.setting import Setting, check_names, describe_software, open_setting
+from precompute.setting import Setting, check_names, open_setting
 from precompute.store_folder import check_folder, finish_store, left_as_found, remove_old_leftovers
 from precompute.work import Unit, cut_units, deal, from_json, missing_units, take_part, to_json
 from precompute.writer import BackgroundWriter, Piece
@@ -79,6 +80,8 @@ def _precompute(config: PrecomputeConfig, world: World, folder: Path, stop: Stop
         setting, measured = begun
 
         units = find_work(setting)
+        if units:
+            check_pixels(setting)
         _say_work(setting, units)
         shards, rows = (sum(count) for count in ([len(u.views) for u in units], [u.num_rows for u in units]))
         with Report(enabled=main, shards=shards, rows=rows, folder=folder) as report:
@@ -121,7 +124,7 @@ def fill_units(setting: Setting, units: list[Unit], pulse: Pulse) -> None:
         check_store_named(setting.config),
         setting.manifest,
         setting.codecs,
-        made_with=describe_software(setting.world),
+        made_with=made_with(setting),
         on_written=pulse.count,
     ) as writer:
         with closing(_compute(setting, units, pulse)) as pieces:

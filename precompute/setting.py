@@ -22,6 +22,7 @@ from pipeline.data.policies.registry import get_policy
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from precompute.config import PrecomputeConfig
+from precompute.other_pixels import same_but_decoder
 from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics, resolve_precision
 from stores.codecs.base import Codec
 from stores.codecs.registry import parse_codecs
@@ -231,7 +232,7 @@ def _checked(config: PrecomputeConfig, draft: Manifest) -> Manifest:
     there = _manifest_in(config.store)
     if there is None:
         return draft
-    difference = first_difference(there, _named_alike(draft, there))
+    difference = first_difference(there, _decoded_alike(_named_alike(draft, there), there))
     if difference is None:
         return there
     raise StoreError(
@@ -246,3 +247,9 @@ def _named_alike(draft: Manifest, there: Manifest) -> Manifest:
     if draft.teacher["weights_sha256"] != there.teacher.get("weights_sha256"):
         return draft
     return replace(draft, teacher={**draft.teacher, "name": there.teacher.get("name")})
+
+
+def _decoded_alike(draft: Manifest, there: Manifest) -> Manifest:
+    """Another decoder may make the same pixels: `going_on` measures that before a row is added."""
+    is_alike = same_but_decoder(draft.pixel_recipe, there.pixel_recipe)
+    return replace(draft, pixel_recipe=there.pixel_recipe) if is_alike else draft

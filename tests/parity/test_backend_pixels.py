@@ -21,11 +21,6 @@ from pipeline.data.plan import Plan, PlanRows
 from pipeline.data.policies.registry import get_policy
 from pipeline.data.scan import scan_folder
 
-# torchvision 0.29 announces that its decoders will move to another package
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning"
-)
-
 RESOLUTION = 128
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
