@@ -5,17 +5,15 @@ Prints one JSON object: case -> greatest relative errors of value, student gradi
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels' modules are imported
 
 import torch
 
-from pipeline.kernels import dkd, kl, topk_kl, triton_dkd, triton_kl, triton_topk_kl, zscore_kl
-
-ROWS = 3
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+from pipeline.kernels import triton_dkd, triton_kl, triton_topk_kl
+from tests.unit.triton_losses import ROWS, Loss, losses, sparse
 
 
 @dataclass(frozen=True)
@@ -28,36 +26,6 @@ class Case:
     student: torch.Tensor
     teacher: torch.Tensor
     temperature: torch.Tensor
-
-
-def losses(classes: int, one_pass: int) -> dict[str, tuple[Loss, Loss]]:
-    labels = torch.tensor([0, classes // 2, classes - 1])
-    weights = {"alpha": 1.5, "beta": 0.5}
-    return {
-        "kl": (lambda s, t, T: triton_kl.triton_kl(s, t, T, one_pass=one_pass), kl.reference),
-        "ctkd": (
-            lambda s, t, T: triton_kl.triton_kl(s, t, T, eps=kl.CTKD_EPS, one_pass=one_pass),
-            lambda s, t, T: kl.reference(s, t, T, eps=kl.CTKD_EPS),
-        ),
-        "zscore_kl": (
-            lambda s, t, T: triton_kl.triton_zscore_kl(s, t, T, one_pass=one_pass),
-            zscore_kl.reference,
-        ),
-        "dkd": (
-            lambda s, t, T: triton_dkd.triton_dkd(s, t, labels, T, **weights, one_pass=one_pass),
-            lambda s, t, T: dkd.reference(s, t, labels, T, **weights),
-        ),
-        "topk_kl": (
-            lambda s, t, T: triton_topk_kl.triton_topk_kl(s, *sparse(t), one_pass=one_pass) + 0 * T.sum(),
-            lambda s, t, T: topk_kl.reference(s, *sparse(t)) + 0 * T.sum(),
-        ),
-    }
-
-
-def sparse(teacher: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    values, indices = teacher.double().topk(3)
-    tail = torch.softmax(teacher.double(), 1).scatter(1, indices, 0).sum(1)
-    return indices.to(torch.int16), values.float(), teacher.double().logsumexp(1).float(), tail.float()
 
 
 def cases() -> Iterator[Case]:
@@ -73,7 +41,7 @@ def cases() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     for name, classes, one_pass, scale, dtype, temperature in settings:
         student, teacher = ((torch.randn(ROWS, classes, generator=generator) * scale).to(dtype) for _ in range(2))
-        for loss, (ours, exact) in losses(classes, one_pass).items():
+        for loss, (ours, exact) in losses(classes, one_pass=one_pass).items():
             yield Case(f"{loss}-{name}", ours, exact, student, teacher, temperature)
 
 
