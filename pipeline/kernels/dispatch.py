@@ -15,18 +15,18 @@ _TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 def use_triton(*logits: torch.Tensor) -> bool:
     """Whether these logits go to a Triton kernel: on CUDA, of types that float32 arithmetic is right for."""
-    return _TRITON and all(each.is_cuda and each.dtype in _TYPES for each in logits) and triton_runs()
+    return all(each.is_cuda and each.dtype in _TYPES for each in logits) and triton_runs()
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def triton_runs() -> bool:
-    """Whether Triton builds and launches a kernel here, tried once in a process, when the first loss asks.
+    """Whether Triton is installed, builds and launches a kernel here; tried once in a process, when first asked.
 
     Launching needs more than Triton's wheel: its own helper is compiled with a C compiler and Python's headers. The
     launch is not waited for. Each process decides for itself: the two forms agree but for rounding, so ranks of a
     machine that lacks something may use one form beside ranks that use the other.
     """
-    return _tried()
+    return _TRITON and _tried()
 
 
 @cache

@@ -43,7 +43,7 @@ def test_without_a_compiler_losses_take_their_torch_form_with_one_warning(
 ) -> None:
     found = losses_with(tmp_path, **variables)
     assert found["launched"] == 0
-    assert len(found["said"]) == 1, "six losses, one warning"
+    assert len(found["said"]) == 1, "eight calls, one warning"
     assert max(found["errors"], default=0) < 1e-4
     assert not found["builds"]
     assert named in found["refused"][0]

@@ -44,5 +44,9 @@ def test_a_label_or_index_that_is_no_class_makes_the_loss_nan_and_nothing_else(
     assert measured["no class"] == [1, 1, 1, 1]
 
 
+def test_random_words_are_those_of_the_host(measured: dict[str, list[float]]) -> None:
+    assert measured["philox"] == [0, 0, 0]
+
+
 def test_one_graph_without_breaks(measured: dict[str, list[float]]) -> None:
     assert max(measured["compiled"]) == 0

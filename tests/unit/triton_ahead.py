@@ -25,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 import pipeline.kernels
-from pipeline.kernels import triton_probe
+from pipeline.kernels import triton_philox, triton_probe
 from tests.unit.triton_losses import ROWS, losses
 
 KEPT = 20  # of a usual top-k store
@@ -73,9 +73,11 @@ def launches(classes: int) -> dict[str, Callable[[], object]]:
     student, teacher = (torch.zeros(ROWS, classes, dtype=torch.bfloat16) for _ in range(2))
     temperature = torch.full((ROWS,), 4.0, requires_grad=True)
     forms = losses(classes, KEPT).items()
-    return {"probe": triton_probe.launch} | {
-        name: partial(ours, student, teacher, temperature) for name, (ours, _) in forms
+    others = {
+        "probe": triton_probe.launch,
+        "philox": partial(triton_philox.triton_row_words, torch.arange(ROWS), 7, classes, 0, key=(2**32 - 1, 6)),
     }
+    return others | {name: partial(ours, student, teacher, temperature) for name, (ours, _) in forms}
 
 
 def build(launch: Callable[[], object], capability: int) -> list[Built]:

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.build import compile_module_from_src
 
-from pipeline.kernels import dispatch, kl, topk_kl, zscore_kl
+from pipeline.kernels import dispatch, kl, philox, topk_kl, zscore_kl
 
 # all that Triton's own helper asks of a machine: a compiler and Python's headers
 HELPER = """#include <Python.h>
@@ -34,14 +34,19 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def losses() -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Each loss as a run would call it, and its reference."""
+def results() -> list[tuple[torch.Tensor, ...]]:
+    """Each loss as a run would call it, and its reference; random words on the device, and on the host."""
     student, teacher = (torch.randn(3, 40, device="cuda") for _ in range(2))
     values, indices = teacher.topk(3)
     tail = torch.softmax(teacher, 1).scatter(1, indices, 0).sum(1)
     sparse = indices.to(torch.int16), values, teacher.logsumexp(1), tail
     pairs = [(each(student, teacher, 4.0), exact(student, teacher, 4.0)) for each, exact in DENSE]
-    return [*pairs, (topk_kl.topk_kl(student, *sparse), topk_kl.reference(student, *sparse))]
+    drawn = [philox.row_words(torch.arange(3, device=device), 2, 5, 0, key=(7, 6)) for device in ("cuda", "cpu")]
+    return [
+        *pairs,
+        (topk_kl.topk_kl(student, *sparse), topk_kl.reference(student, *sparse)),
+        tuple(each.double().sum() for each in drawn),
+    ]
 
 
 DENSE = [(kl.kl, kl.reference), (zscore_kl.zscore_kl, zscore_kl.reference)]
@@ -53,7 +58,7 @@ def main() -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         with nullcontext() if real else FakeTensorMode(), Operators() as operators:
-            pairs = losses() + losses()
+            pairs = results() + results()
     errors = [float((ours - exact).abs() / exact) for ours, exact in pairs] if real else []
     with warnings.catch_warnings(record=True) as refused:
         warnings.simplefilter("always")
