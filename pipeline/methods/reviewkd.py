@@ -180,11 +180,11 @@ def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _errors(student: Tensor, teacher: Tensor) -> list[Tensor]:
     """Mean squared errors of the maps and of their averages, unweighed."""
-    errors = [mse_loss(student, teacher)]
-    for side in _POOLED_SIDES:
-        if side < student.shape[2]:
-            errors.append(mse_loss(pool_to(student, side, side), pool_to(teacher, side, side)))
-    return errors
+    sides = (side for side in _POOLED_SIDES if side < student.shape[2])
+    return [
+        mse_loss(student, teacher),
+        *(mse_loss(pool_to(student, side, side), pool_to(teacher, side, side)) for side in sides),
+    ]
 
 
 @lru_cache(maxsize=16)
