@@ -32,6 +32,7 @@ from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policies.registry import get_policy
+from pipeline.devices.numerics import set_kernels
 from pipeline.engine.networks import build_networks
 from pipeline.engine.resolve import resolve
 from pipeline.engine.step import build_train_step
@@ -145,6 +146,7 @@ def _training(config: RunConfig) -> Iterator[Callable[[], float]]:
     data = open_datasets(config, world)
     choice = choose_teacher(config, None, data.train.index, world)
     config = resolve(config, None, data, choice, world)
+    set_kernels(deterministic=config.numerics.deterministic, precision=config.numerics.amp)
     order = build_order(config, data)
     loader = build_loader(config, data, world, order, split="train", stored=choice.stored)
     networks = build_networks(config, choice, index=data.train.index, world=world)
