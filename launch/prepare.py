@@ -58,7 +58,8 @@ def index(
         val_dir: Validation images, where they are not in DATA/val.
         out: Folder for the index files (default: DATA).
         bad: Stop at files that cannot serve as training images and list them, or leave them out.
-        verify: Read headers and the last bytes of each file, or decode every image (slow, finds all damage).
+        verify: Read headers, the last bytes of each file and a PNG's checksums, or decode every image (slow, finds all
+            damage).
         force: Overwrite an index that differs.
     """
     folders = split_folders(data, train_dir, val_dir)
