@@ -1,0 +1,33 @@
+"""The worker of a file's tests, and the reason why there is none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from null_device.build import why_not
+from null_device.workers import Worker
+from stores.codecs.registry import codec_ids
+
+
+@pytest.fixture(scope="session", autouse=True)
+def null_device() -> None:
+    """Skips what this machine cannot run."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def worker(null_device: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A process that runs jobs on null devices."""
+    with Worker(tmp_path_factory.mktemp("null")) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def stores(worker: Worker) -> Path:
+    """A folder with a store for each codec, precomputed on the null device."""
+    folder = worker.folder / "stores"
+    worker.run("fill", [codec_ids(), str(folder), []], num_ports=len(codec_ids()))
+    return folder

@@ -1,0 +1,22 @@
+"""Compiled networks, the demo's: inductor's real host code, and Triton's kernels compiled for sm_90."""
+
+from pathlib import Path
+
+import pytest
+
+from null_device.cases import Case, has_graphs
+from null_device.checks import faults
+from null_device.workers import Worker
+
+CASES = [
+    Case("kd", "online", amp="fp16", compile=True, late=True),
+    Case("at", "online", amp="bf16", compile=True, ema=True, clip=True),
+    *([Case("kd", "graph", amp="bf16", compile=True)] if has_graphs() else []),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_steady_steps_wait_for_nothing(case: Case, worker: Worker, tmp_path: Path) -> None:
+    (result,) = worker.run("train", [[case.to_json()], str(tmp_path)])
+    assert faults(result) == []
+    assert result["calls"][-1]["triton"] > 10

@@ -1,0 +1,59 @@
+"""The worker of a test file: started when the first test asks for it, ended with the file's tests."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from null_device.device import REPOSITORY, environment
+
+
+class Worker:
+    """A process that runs jobs on two null devices, see worker.py; a context manager.
+
+    Args:
+        folder: for its log, and for all that its jobs write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._num_jobs = folder, 0
+        self._log = (folder / "worker.log").open("w")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "null_device.worker"],
+            env={**os.environ, **environment(gpus=2)},
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.communicate()
+        self._log.close()
+
+    def run(self, job: str, arguments: Sequence[Any], *, ranks: int = 1, num_ports: int = 1) -> Any:
+        """What `job` returns on rank 0.
+
+        Raises:
+            AssertionError: it failed, with what it printed.
+        """
+        self._num_jobs += 1
+        folder = str(self.folder / f"{job}-{self._num_jobs}")
+        request = {"job": job, "arguments": list(arguments), "folder": folder, "ranks": ranks, "num_ports": num_ports}
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps(request) + "\n")
+        stdin.flush()
+        reply = stdout.readline()
+        assert reply, f"the worker has ended\n{(self.folder / 'worker.log').read_text()[-4000:]}"
+        answer: dict[str, Any] = json.loads(reply)
+        assert "error" not in answer, answer["error"]
+        return answer["value"]
