@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from method_cases import CASES
+from null_device import cover
 
 from launch.imagenet import parse_config
-from null_device import cover
 from pipeline.core.config import Numerics, RunConfig
 from pipeline.methods.base import Method
 from pipeline.methods.registry import build_method
@@ -110,7 +110,7 @@ def all_cases() -> list[Case]:
 
 
 def commands(case: Case, folder: Path, stores: Path) -> Iterator[RunConfig]:
-    """The runs of the case, one after the other in one folder; the last, of two where it is resumed, takes STEPS steps."""
+    """The runs of the case, one after the other in one folder: two where it is resumed. The last takes STEPS steps."""
     for stop in (_STOP_AT, _STOP_AT + STEPS) if case.resume else (STEPS,):
         yield _config(case, [*_flags(case, stores), "--out", str(folder), "--max-steps", str(stop)])
 

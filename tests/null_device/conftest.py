@@ -1,12 +1,12 @@
-"""The worker of a file's tests, and the reason why there is none."""
+"""The worker that runs these tests' jobs, and the reason why there is none."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from null_device.build import why_not
 from null_device.workers import Worker
+
 from stores.codecs.registry import codec_ids
 
 
@@ -18,14 +18,14 @@ def null_device() -> None:
         pytest.skip(reason)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def worker(null_device: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A process that runs jobs on null devices."""
     with Worker(tmp_path_factory.mktemp("null")) as worker:
         yield worker
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stores(worker: Worker) -> Path:
     """A folder with a store for each codec, precomputed on the null device."""
     folder = worker.folder / "stores"

@@ -1,14 +1,15 @@
 """Operations of a steady step with the real networks of published pairs, fp16, no average: in a worker.
 
-Batch and classes do not change what a step launches. The size of the images does, where a loss pools maps to fixed sizes.
+Batch and classes do not change what a step launches. The images' size does, where a loss pools maps to fixed sizes.
 """
 
 from pathlib import Path
 
-from launch.imagenet import parse_config
 from null_device.cases import WARM_UP
 from null_device.device import Counts, operations
 from null_device.steps import counted_calls
+
+from launch.imagenet import parse_config
 from pipeline.core.config import RunConfig
 from pipeline.engine.step import TrainStep
 from pipeline.fit import fit

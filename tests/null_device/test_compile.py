@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from null_device.cases import Case, has_graphs
 from null_device.checks import faults
 from null_device.workers import Worker

@@ -2,6 +2,7 @@
 
 from null_device import cover
 from null_device.cases import METHODS, factors, is_allowed, pairwise_cases
+
 from pipeline.methods.registry import method_names
 
 

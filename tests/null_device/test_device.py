@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-
 from null_device import device
 from null_device.workers import Worker
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from null_device.cases import Case
 from null_device.checks import faults
 from null_device.covered import Runs, cases_of

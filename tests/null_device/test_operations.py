@@ -4,7 +4,6 @@ At 32 images a GPU an H100 is done with a step before the host has launched the 
 """
 
 import pytest
-
 from null_device.cases import has_graphs
 from null_device.device import Counts
 from null_device.golden import COMMAND, RECIPES, TOLERANCE, differences, measure, read_table, torch_version

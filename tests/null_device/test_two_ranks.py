@@ -6,7 +6,6 @@ gloo waits for its copies through the host, and its threads keep buffers for as 
 from pathlib import Path
 
 import pytest
-
 from null_device.cases import Case
 from null_device.checks import faults
 from null_device.covered import Runs, cases_of

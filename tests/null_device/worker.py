@@ -5,6 +5,7 @@ rank, does that as a process of its own, with a CUDA context of its own. A line 
 """
 
 import faulthandler
+import importlib
 import json
 import os
 import signal
@@ -19,11 +20,14 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-
 from null_device.cases import TEACHER, VIEWS, Case, commands
 from null_device.device import Counts, counting, counts, difference, operations, set_late
 from null_device.pairs import steady_step
 from null_device.steps import Step, counted_calls
+
+from launch.imagenet import parse_config
+from pipeline import kernels
+from pipeline.core import folder as folders
 from pipeline.engine import session
 from pipeline.engine.step import TrainStep
 from pipeline.fit import fit
@@ -38,10 +42,20 @@ _LIMIT_S = 200
 
 def main() -> None:
     """Serve until the input ends."""
+    _import_all()
     with os.fdopen(os.dup(1), "w") as replies:
         os.dup2(2, 1)
         for line in sys.stdin:
             print(json.dumps(_serve(**json.loads(line))), file=replies, flush=True)
+
+
+def _import_all() -> None:
+    """What a run imports when it needs it: once, instead of in each fork. None of it wakes the device."""
+    for name in [*(f"{kernels.__name__}.{name}" for name in folders.names(kernels)), "triton.experimental.gluon"]:
+        importlib.import_module(name)
+    for place in ("triton.runtime.cache", "triton.compiler.compiler"):  # it reads all of Triton's files; has moved
+        getattr(importlib.import_module(place), "triton_key", lambda: None)()
+    parse_config(["smoke", "--out", "run"])
 
 
 # ---- jobs: in a fork

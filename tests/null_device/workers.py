@@ -1,4 +1,4 @@
-"""The worker of a test file: started when the first test asks for it, ended with the file's tests."""
+"""A worker from outside: the process that a session of tests, or a command, sends its jobs to."""
 
 import json
 import os
