@@ -43,7 +43,7 @@ def library_folder() -> Path:
     Raises:
         CannotBuildError: with what is missing.
     """
-    packages = _check_machine()
+    packages = check_machine()
     folder = _cache() / _key(packages)
     if not (folder / "libcuda.so.1").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,8 +53,12 @@ def library_folder() -> Path:
     return folder
 
 
-def _check_machine() -> Path:
-    """The folder of installed packages, if all that is needed is there."""
+def check_machine() -> Path:
+    """The folder of installed packages, if all that is needed is there.
+
+    Raises:
+        CannotBuildError: with what is missing.
+    """
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise CannotBuildError(f"it is made for x86-64 Linux, this is {platform.machine()} {sys.platform}")
     for tool, package in (("gcc", "gcc"), ("nm", "binutils")):
@@ -63,12 +67,17 @@ def _check_machine() -> Path:
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         raise CannotBuildError("torch is missing")
-    version = re.search(r"^cuda\b.*?'([\d.]+)'", (Path(spec.origin).parent / "version.py").read_text(), re.MULTILINE)
+    check_cuda(Path(spec.origin).parent / "version.py")
+    return Path(spec.origin).parent.parent
+
+
+def check_cuda(version_file: Path) -> None:
+    """Refuse a torch that is built for no CUDA, or for another one."""
+    version = re.search(r"^cuda\b.*?'([\d.]+)'", version_file.read_text(), re.MULTILINE)
     if version is None:
         raise CannotBuildError("this torch is not built for CUDA")
     if version[1].partition(".")[0] != CUDA:
         raise CannotBuildError(f"this torch is built for CUDA {version[1]}, and the device models {CUDA}")
-    return Path(spec.origin).parent.parent
 
 
 def _cache() -> Path:

@@ -1,18 +1,25 @@
-"""What must hold of a run on a null device."""
+"""What must hold of a job on a null device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from null_device.cases import WARM_UP
+from null_device.cases import WARM_UP, Case
 from null_device.device import Counts
 
 # what makes the host wait for the device, or may
 _WAITS = ("syncs", "pageable", "mallocs", "host_allocs", "frees")
 _NEVER = ("refused", "overwritten")
+# gloo, in NCCL's place, waits for its copies through the host, and its threads keep buffers for as long as they take
+_OF_GLOO = ("syncs", "mallocs", "host_allocs")
 
 
-def faults(result: Mapping[str, Any], *, allowed: Sequence[str] = ()) -> list[str]:
-    """One line for each thing that must not be: the run failed, or a steady step waited, or the device was misused.
+def faults_of(case: Case, result: Mapping[str, Any]) -> list[str]:
+    """One line for each thing that must not be in a run of `case`; see `faults`."""
+    return faults(result, allowed=_OF_GLOO if case.ranks > 1 else ())
+
+
+def faults(result: Mapping[str, Any], *, allowed: Collection[str] = ()) -> list[str]:
+    """One line for each thing that must not be: the job failed, or a steady step waited, or the device was misused.
 
     Args:
         result: of worker.py.

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 from null_device.build import why_not
-from null_device.workers import Worker
-
-from stores.codecs.registry import codec_ids
+from null_device.workers import Worker, fill_stores
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,6 +26,4 @@ def worker(null_device: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="session")
 def stores(worker: Worker) -> Path:
     """A folder with a store for each codec, precomputed on the null device."""
-    folder = worker.folder / "stores"
-    worker.run("fill", [codec_ids(), str(folder), []], num_ports=len(codec_ids()))
-    return folder
+    return fill_stores(worker)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from null_device.cases import Case, pairwise_cases
-from null_device.workers import Worker
+from null_device.workers import Worker, train
 
 
 def cases_of(ranks: int) -> list[Case]:
@@ -19,12 +19,9 @@ class Runs:
         self._worker, self._stores = worker, stores
         self._results: dict[Case, Any] = {}
 
-    def result(self, case: Case) -> dict[str, Any]:
+    def __getitem__(self, case: Case) -> Any:
         """What worker.py says of the case."""
         if case not in self._results:
             alike = [other for other in cases_of(case.ranks) if other.method == case.method]
-            arguments = [[other.to_json() for other in alike], str(self._stores)]
-            found = self._worker.run("train", arguments, ranks=case.ranks, num_ports=len(alike))
-            self._results |= dict(zip(alike, found, strict=True))
-        result: dict[str, Any] = self._results[case]
-        return result
+            self._results |= train(self._worker, alike, self._stores)
+        return self._results[case]

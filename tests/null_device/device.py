@@ -44,6 +44,8 @@ TESTS, REPOSITORY = HERE.parent, HERE.parent.parent
 _OPERATIONS = ("launches", "triton", "gemms", "dnn", "memsets", "d2d")
 _ANSWER = "NULL_DEVICE_ANSWER"
 _PREAMBLE = "import torch\nfrom null_device.device import answer, counting, counts, operations\n"
+# with Python 3.11 torch aborts a process that ends while an autograd thread lets go of a backward pass
+_END = "\nimport os, sys\nsys.stdout.flush()\nsys.stderr.flush()\nos._exit(0)\n"
 
 
 def environment(*, late: bool = False, gpus: int = 1, trace: bool = False) -> dict[str, str]:
@@ -96,7 +98,7 @@ def run(
     """
     with tempfile.TemporaryDirectory() as folder:
         path, reply = Path(folder) / "script.py", Path(folder) / "answer.json"
-        path.write_text(_PREAMBLE + script if isinstance(script, str) else script.read_text())
+        path.write_text((_PREAMBLE + script if isinstance(script, str) else script.read_text()) + _END)
         variables = {**os.environ, **environment(late=late, gpus=gpus), _ANSWER: str(reply), **(env or {})}
         command = [sys.executable, str(path), *arguments]
         done = subprocess.run(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from null_device.cases import Case, has_graphs
-from null_device.checks import faults
-from null_device.workers import Worker
+from null_device.checks import faults_of
+from null_device.workers import Worker, train
 
 CASES = [
     Case("kd", "online", amp="fp16", compile=True, late=True),
@@ -16,6 +16,6 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_steady_steps_wait_for_nothing(case: Case, worker: Worker, tmp_path: Path) -> None:
-    (result,) = worker.run("train", [[case.to_json()], str(tmp_path)])
-    assert faults(result) == []
+    result = train(worker, [case], tmp_path)[case]
+    assert faults_of(case, result) == []
     assert result["calls"][-1]["triton"] > 10

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from null_device.cases import Case
-from null_device.checks import faults
+from null_device.checks import faults_of
 from null_device.covered import Runs, cases_of
 from null_device.workers import Worker
 
@@ -16,4 +16,4 @@ def runs(worker: Worker, stores: Path) -> Runs:
 
 @pytest.mark.parametrize("case", cases_of(1), ids=str)
 def test_steady_steps_wait_for_nothing(case: Case, runs: Runs) -> None:
-    assert faults(runs.result(case)) == []
+    assert faults_of(case, runs[case]) == []

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from null_device.cases import Case
 from null_device.device import REPOSITORY, environment
+
+from stores.codecs.registry import codec_ids
 
 
 class Worker:
@@ -57,3 +60,21 @@ class Worker:
         answer: dict[str, Any] = json.loads(reply)
         assert "error" not in answer, answer["error"]
         return answer["value"]
+
+
+def train(worker: Worker, cases: Sequence[Case], stores: Path) -> dict[Case, Any]:
+    """Results of cases on as many ranks, run in one process a rank; `stores` holds a store for each codec.
+
+    Raises:
+        AssertionError: a rank died, or one of several ranks failed.
+    """
+    arguments = [[case.to_json() for case in cases], str(stores)]
+    found = worker.run("train", arguments, ranks=cases[0].ranks, num_ports=len(cases))
+    return dict(zip(cases, found, strict=True))
+
+
+def fill_stores(worker: Worker) -> Path:
+    """A folder with a store for each codec, precomputed on the null device."""
+    folder = worker.folder / "stores"
+    worker.run("fill", [codec_ids(), str(folder), []], num_ports=len(codec_ids()))
+    return folder
