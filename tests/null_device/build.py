@@ -42,6 +42,7 @@ def library_folder() -> Path:
 
     Raises:
         CannotBuildError: with what is missing.
+        RuntimeError: all is there and it does not build: csrc/ does not fit this torch.
     """
     packages = check_machine()
     folder = _cache() / _key(packages)
@@ -68,7 +69,11 @@ def check_machine() -> Path:
     if spec is None or spec.origin is None:
         raise CannotBuildError("torch is missing")
     check_cuda(Path(spec.origin).parent / "version.py")
-    return Path(spec.origin).parent.parent
+    packages = Path(spec.origin).parent.parent
+    for header in ("cuda.h", "cudnn_graph.h", "crt/host_defines.h"):
+        if not any((folder / header).exists() for folder in _include_folders(packages)):
+            raise CannotBuildError(f"no {header} in the wheels of nvidia and triton beside torch")
+    return packages
 
 
 def check_cuda(version_file: Path) -> None:
@@ -94,6 +99,12 @@ def _sources() -> list[Path]:
     return sorted((HERE / "csrc").glob("*.c"))
 
 
+def _include_folders(packages: Path) -> list[Path]:
+    """The wheels' beside torch, which fit it; what of CUDA's headers they lack (crt/), Triton's wheel has."""
+    triton = packages / "triton" / "backends" / "nvidia" / "include"
+    return [*sorted((packages / "nvidia").glob("*/include")), triton]
+
+
 def _triton(packages: Path) -> list[Path]:
     return sorted((packages / "triton" / "backends" / "nvidia").glob("driver.*"))
 
@@ -110,12 +121,7 @@ def _key(packages: Path) -> str:
 
 def _build(folder: Path, packages: Path) -> None:
     """Compile, see what is still missing, make stubs of that, link."""
-    # the wheels beside torch fit it; what of CUDA's headers they lack (crt/) Triton's wheel has
-    includes = [
-        *sorted((packages / "nvidia").glob("*/include")),
-        packages / "triton" / "backends" / "nvidia" / "include",
-    ]
-    options = [*_FLAGS, *(word for include in includes for word in ("-isystem", str(include)))]
+    options = [*_FLAGS, *(word for include in _include_folders(packages) for word in ("-isystem", str(include)))]
     _run(["gcc", *options, "-c", *map(str, _sources())], folder)
     objects = sorted(str(path) for path in folder.glob("*.o"))
     imported = _symbols("--undefined-only", "-D", *map(str, sorted((packages / "torch" / "lib").glob("*.so"))))
@@ -135,7 +141,7 @@ def _symbols(*arguments: str) -> set[str]:
 def _run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CannotBuildError(f"{command[0]} failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"the null device cannot be built: {' '.join(command[:4])} ...\n{done.stderr[-4000:]}")
     return done.stdout
 
 

@@ -93,10 +93,11 @@ def has_graphs() -> bool:
 
 
 def is_allowed(row: cover.Row) -> bool:
-    """Whether a method can have the teacher; all else goes together."""
-    if "method" not in row or "teacher" not in row:
+    """Whether a method can have the teacher, and is one to run on two ranks; all else goes together."""
+    method = row.get("method")
+    if method is None:
         return True
-    return row["teacher"] in _teachers_of(row["method"])
+    return row.get("teacher", "any") in (*_teachers_of(method), "any") and _ranks_of(method) >= row.get("ranks", 1)
 
 
 def pairwise_cases() -> list[Case]:
@@ -138,6 +139,11 @@ def _teachers_of(method: str) -> tuple[str, ...]:
         return ("none",)
     graph = ("graph",) if needs.teacher_mode == "eval" else ()
     return ("online", *(("stored",) if _codecs_of(method) else ()), *graph)
+
+
+def _ranks_of(method: str) -> int:
+    """Ranks see parameters and banks, which a method's variants do not change."""
+    return 2 if METHODS[method].arguments == {} else 1
 
 
 @functools.cache

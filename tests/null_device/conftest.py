@@ -8,7 +8,7 @@ from null_device.build import why_not
 from null_device.workers import Worker, fill_stores
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def null_device() -> None:
     """Skips what this machine cannot run."""
     reason = why_not()

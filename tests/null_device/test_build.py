@@ -25,6 +25,7 @@ def test_another_torch_is_refused(line: str, reason: str, tmp_path: Path) -> Non
         build.check_cuda(tmp_path / "version.py")
 
 
+@pytest.mark.usefixtures("null_device")
 def test_the_library_is_built_once() -> None:
     folder = build.library_folder()
     made = (folder / "libcuda.so.1").stat().st_mtime_ns

@@ -243,11 +243,13 @@ def test_without_devices_torch_sees_none(run: Run) -> None:
     assert run("answer(torch.cuda.is_available())", gpus=0) is False
 
 
+@pytest.mark.usefixtures("null_device")
 def test_a_process_of_its_own() -> None:
     script = "import os; answer([counts()['launches'], torch.cuda.device_count(), os.environ['MINE']])"
     assert device.run(script, late=True, gpus=3, env={"MINE": "1"}) == [0, 3, "1"]
 
 
+@pytest.mark.usefixtures("null_device")
 def test_a_failed_script_says_what_it_printed_and_a_trace_what_waited() -> None:
     script = "torch.zeros(2, device='cuda').tolist(); raise ValueError('one two')"
     with pytest.raises(AssertionError, match=r"(?s)copy of memory that is not pinned.*one two"):
