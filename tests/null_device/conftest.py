@@ -1,19 +1,10 @@
-"""The worker that runs these tests' jobs, and the reason why there is none."""
+"""The worker that runs these tests' jobs."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from null_device.build import why_not
 from null_device.workers import Worker, fill_stores
-
-
-@pytest.fixture(scope="session")
-def null_device() -> None:
-    """Skips what this machine cannot run."""
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
