@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from null_device.build import why_not
 from PIL import Image, ImageFilter
 
 from pipeline.data.index import Index
@@ -26,6 +27,14 @@ def imagenet_sample() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real JPEGs here: {folder} is missing (set REFLUX_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def null_device() -> None:
+    """Skips where the null device cannot be made, and says why."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
 
 
 def write_photo(path: Path, width: int, height: int, seed: int, **options: object) -> None:

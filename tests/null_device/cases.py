@@ -1,0 +1,170 @@
+"""What the suite runs: a method with one value of every setting that changes what a step does on the device."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from method_cases import CASES
+from null_device import cover
+
+from launch.imagenet import parse_config
+from pipeline.core.config import Numerics, RunConfig
+from pipeline.methods.base import Method
+from pipeline.methods.registry import build_method
+from stores.codecs.registry import codec_ids, parse_codecs
+
+WARM_UP = 4  # steps after which cuDNN has chosen, torch's pools are filled and Triton has compiled
+STEPS = WARM_UP + 5
+_STOP_AT = 3  # of a run that is started again
+TEACHER = "demo_teacher@random"
+VIEWS = ("--backend", "synthetic", "--synthetic-samples", "192", "--synthetic-classes", "24", "--resolution", "64")
+
+METHODS = {str(case): case for case in CASES}  # the registry's, and variants that run other code
+
+Teacher = Literal["none", "stored", "online", "graph"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run.
+
+    Attributes:
+        method: a name of `METHODS`.
+        teacher: where its outputs come from; "graph" is online, in a CUDA graph.
+        amp: of the student.
+        optimizer: name of the flag's value.
+        micro_batches: of a step; on two ranks, of each rank.
+        ema: with an average.
+        clip: with a bound on the gradient.
+        resume: started again after a few steps.
+        late: on a device that is as late as it may be.
+        ranks: processes.
+        compile: student and teacher compiled.
+    """
+
+    method: str
+    teacher: Teacher
+    amp: Literal["fp16", "bf16", "off"] = "fp16"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    micro_batches: int = 1
+    ema: bool = False
+    clip: bool = False
+    resume: bool = False
+    late: bool = False
+    ranks: int = 1
+    compile: bool = False
+
+    def __str__(self) -> str:
+        return "-".join(name for name in self._words() if name)
+
+    def _words(self) -> Iterator[str]:
+        yield from (self.method, self.teacher, self.amp, self.optimizer)
+        yield "accumulated" * (self.micro_batches > 1)
+        yield from (name for name in ("ema", "clip", "resume", "late", "compile") if getattr(self, name))
+        yield "ranks" * (self.ranks > 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields."""
+        return asdict(self)
+
+
+def factors() -> dict[str, list[Any]]:
+    """The values of every setting, cheap ones first."""
+    teachers = ["none", "online", "stored", *(["graph"] if has_graphs() else [])]
+    return {
+        "method": list(METHODS),
+        "teacher": teachers,
+        "amp": ["fp16", "bf16", "off"],
+        "optimizer": ["sgd", "adamw"],
+        "micro_batches": [1, 2],
+        "ema": [False, True],
+        "clip": [False, True],
+        "resume": [False, True],
+        "late": [True, False],
+        "ranks": [1, 2],
+    }
+
+
+def has_graphs() -> bool:
+    """Whether this version knows --cuda-graphs."""
+    return "cuda_graphs" in {field.name for field in fields(Numerics)}
+
+
+def is_allowed(row: cover.Row) -> bool:
+    """Whether a method can have the teacher, and is one to run on two ranks; all else goes together."""
+    method = row.get("method")
+    if method is None:
+        return True
+    return row.get("teacher", "any") in (*_teachers_of(method), "any") and _ranks_of(method) >= row.get("ranks", 1)
+
+
+def pairwise_cases() -> list[Case]:
+    """Few cases in which every two settings meet."""
+    return [Case(**row) for row in cover.pairwise(factors(), is_allowed)]
+
+
+def all_cases() -> list[Case]:
+    """Every case: hours."""
+    return [Case(**row) for row in cover.full(factors(), is_allowed)]
+
+
+def commands(case: Case, folder: Path, stores: Path) -> Iterator[RunConfig]:
+    """The runs of the case, one after the other in one folder: two where it is resumed. The last takes STEPS steps."""
+    for stop in (_STOP_AT, _STOP_AT + STEPS) if case.resume else (STEPS,):
+        yield _config(case, [*_flags(case, stores), "--out", str(folder), "--max-steps", str(stop)])
+
+
+def _config(case: Case, flags: list[str]) -> RunConfig:
+    """Of the command line, with the method in place of the recipe's."""
+    method, teacher = METHODS[case.method], None if case.teacher == "none" else TEACHER
+    config = parse_config(["smoke", *flags])
+    return replace(config, method=method.method, method_args=method.all_arguments, teacher=teacher)
+
+
+def _flags(case: Case, stores: Path) -> list[str]:
+    batch, parts = 8 * case.micro_batches * case.ranks, case.micro_batches * case.ranks
+    words = ["--device", "cuda", *VIEWS, "--batch", str(batch), "--micro-batches", str(parts), "--amp", case.amp]
+    words += ["--optimizer", case.optimizer, "--eval-batch", "48", "--threads", "1", "--log-every", "1"]
+    words += ["--ema-decay", "0.99"] * case.ema + ["--clip-norm", "1"] * case.clip + ["--compile"] * case.compile
+    if case.teacher == "stored":
+        words += ["--store", str(stores / _codec_of(case)), "--teacher-source", "stored"]
+    return words + ["--cuda-graphs", "teacher"] * (case.teacher == "graph")
+
+
+def _teachers_of(method: str) -> tuple[str, ...]:
+    needs = _built(method).needs
+    if not needs.teacher:
+        return ("none",)
+    graph = ("graph",) if needs.teacher_mode == "eval" else ()
+    return ("online", *(("stored",) if _codecs_of(method) else ()), *graph)
+
+
+def _ranks_of(method: str) -> int:
+    """Ranks see parameters and banks, which a method's variants do not change."""
+    return 2 if METHODS[method].arguments == {} else 1
+
+
+@functools.cache
+def _built(method: str) -> Method:
+    return build_method(METHODS[method].method, METHODS[method].all_arguments)
+
+
+def _codecs_of(method: str) -> list[str]:
+    return [name for name in codec_ids() if _kind_of(name) in _built(method).stores]
+
+
+def _kind_of(codec_id: str) -> str:
+    """The kind of store that keeps this codec alone, in the words of `Method.stores`."""
+    (codec,) = parse_codecs(codec_id, num_classes=1000, embedding_dim=8)
+    if codec.source == "embedding":
+        return "embedding"
+    return "dense" if codec.exact_support else "topk"
+
+
+def _codec_of(case: Case) -> str:
+    """A codec that serves the method: now this, now that one."""
+    codecs = _codecs_of(case.method)
+    turn = ("fp16", "bf16", "off").index(case.amp) + 3 * case.ema
+    return codecs[turn % len(codecs)]
