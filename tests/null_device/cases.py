@@ -19,7 +19,8 @@ WARM_UP = 4  # steps after which cuDNN has chosen, torch's pools are filled and 
 STEPS = WARM_UP + 5
 _STOP_AT = 3  # of a run that is started again
 TEACHER = "demo_teacher@random"
-VIEWS = ("--backend", "synthetic", "--synthetic-samples", "192", "--synthetic-classes", "24", "--resolution", "64")
+# an epoch is longer than a run: its end saves a checkpoint, which may wait
+VIEWS = ("--backend", "synthetic", "--synthetic-samples", "512", "--synthetic-classes", "24", "--resolution", "64")
 
 METHODS = {str(case): case for case in CASES}  # the registry's, and variants that run other code
 

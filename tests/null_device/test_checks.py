@@ -25,14 +25,13 @@ _SABOTAGE = {
     "metrics read before they arrive": ("torch.cuda.Event.synchronize = lambda self: None", "the loss is not finite"),
     "labels changed before they were copied": (
         """
-from pipeline.data import loader
-start_copy = loader._start_copy
-def sabotaged(batch, *rest):
-    started = start_copy(batch, *rest)
-    batch.labels.zero_()
-    return started
-loader._start_copy = sabotaged
-""",
+pin_memory, pinned = torch.Tensor.pin_memory, []
+def pin(tensor):
+    pinned.append(pin_memory(tensor))
+    return pinned[-1]
+torch.Tensor.pin_memory = pin
+"""
+        + _AFTER_EACH_UPDATE.format(act="[tensor.fill_(7) for tensor in pinned]"),
         "overwritten",
     ),
 }

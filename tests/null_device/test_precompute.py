@@ -11,7 +11,7 @@ from stores.codecs.registry import codec_ids
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_batches_wait_for_nothing(ranks: int, worker: Worker, tmp_path: Path) -> None:
-    flags = ["--shard-rows", "96", "--views", "0:2"]
+    flags = ["--shard-rows", "256", "--views", "0:2"]
     arguments = [codec_ids(), str(tmp_path), flags]
     for result in worker.run("fill", arguments, ranks=ranks, num_ports=len(codec_ids())):
         # batches wait for the disk in pinned memory, up to a bound, and this device is faster than any disk
