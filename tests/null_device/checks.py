@@ -15,7 +15,12 @@ _OF_GLOO = ("syncs",)  # which copies through the host in the place of NCCL
 
 def faults_of(case: Case, result: Mapping[str, Any]) -> list[str]:
     """One line for each thing that must not be in a run of `case`; see `faults`."""
-    return faults(result, allowed=_OF_GLOO if case.ranks > 1 else ())
+    found = faults(result, allowed=_OF_GLOO if case.ranks > 1 else ())
+    expected = case.micro_batches if case.teacher == "graph" else 0
+    launches = [seen.get("graph_launches", 0) for seen in result["calls"][WARM_UP:]]
+    if any(num != expected for num in launches):
+        found.append(f"steady steps launch {launches} graphs, not {expected} each")
+    return found
 
 
 def faults(result: Mapping[str, Any], *, allowed: Collection[str] = ()) -> list[str]:

@@ -4,7 +4,6 @@ At 32 images a GPU an H100 is done with a step before the host has launched the 
 """
 
 import pytest
-from null_device.cases import has_graphs
 from null_device.device import Counts
 from null_device.golden import COMMAND, RECIPES, TOLERANCE, differences, measure, read_table, torch_version
 from null_device.workers import Worker
@@ -30,7 +29,6 @@ def test_a_step_stays_below_its_limit(recipe: str, measured: dict[str, Counts]) 
     assert measured[recipe]["operations"] <= _LIMITS[recipe], measured[recipe]
 
 
-@pytest.mark.skipif(not has_graphs(), reason="there is no --cuda-graphs yet")
 def test_a_teacher_in_a_graph_is_one_launch(worker: Worker) -> None:
     seen = measure(worker, "kd_r34_r18", "--cuda-graphs", "teacher")
     assert seen["operations"] <= _KD_WITH_GRAPH, seen
