@@ -10,7 +10,7 @@ demo: setup  ## distil a small student on generated JPEGs, start to end
 test: setup
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-null: setup  ## every method with every setting on the null device: an hour or more; PART=1/8 is an eighth of it
+null: setup  ## every method with every setting on the null device: an hour or two; PART=1/8 is an eighth of it
 	PYTHONPATH=tests .venv/bin/python -m null_device.product --part $(or $(PART),1/1)
 
 lint: setup

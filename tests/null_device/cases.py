@@ -101,7 +101,7 @@ def pairwise_cases() -> list[Case]:
 
 
 def all_cases() -> list[Case]:
-    """Every case: hours."""
+    """Every case: an hour or two."""
     return [Case(**row) for row in cover.full(factors(), is_allowed)]
 
 
@@ -124,7 +124,7 @@ def _flags(case: Case, stores: Path) -> list[str]:
     words += ["--optimizer", case.optimizer, "--eval-batch", "48", "--threads", "1", "--log-every", "1"]
     words += ["--ema-decay", "0.99"] * case.ema + ["--clip-norm", "1"] * case.clip + ["--compile"] * case.compile
     if case.teacher == "stored":
-        words += ["--store", str(stores / _codec_of(case)), "--teacher-source", "stored"]
+        words += ["--store", str(stores / codec_of(case)), "--teacher-source", "stored"]
     return words + ["--cuda-graphs", "teacher"] * (case.teacher == "graph")
 
 
@@ -146,20 +146,23 @@ def _built(method: str) -> Method:
     return build_method(METHODS[method].method, METHODS[method].all_arguments)
 
 
-def _codecs_of(method: str) -> list[str]:
-    return [name for name in codec_ids() if _kind_of(name) in _built(method).stores]
+@functools.cache
+def _codecs_of(method: str) -> tuple[str, ...]:
+    return tuple(name for name in codec_ids() if _serves(name, _built(method)))
 
 
-def _kind_of(codec_id: str) -> str:
-    """The kind of store that keeps this codec alone, in the words of `Method.stores`."""
+def _serves(codec_id: str, method: Method) -> bool:
+    """Whether a store that keeps this codec alone, with its usual k, has what the method reads."""
     (codec,) = parse_codecs(codec_id, num_classes=1000, embedding_dim=8)
     if codec.source == "embedding":
-        return "embedding"
-    return "dense" if codec.exact_support else "topk"
+        return "embedding" in method.stores
+    if codec.exact_support:
+        return "dense" in method.stores
+    return "topk" in method.stores and method.refuses_topk(int(codec.to_json()["k"])) is None
 
 
-def _codec_of(case: Case) -> str:
+def codec_of(case: Case) -> str:
     """A codec that serves the method: now this, now that one."""
     codecs = _codecs_of(case.method)
-    turn = ("fp16", "bf16", "off").index(case.amp) + 3 * case.ema
+    turn = list(METHODS).index(case.method) + ("fp16", "bf16", "off").index(case.amp) + 3 * case.ema
     return codecs[turn % len(codecs)]

@@ -1,4 +1,4 @@
-"""Every method with every combination of settings: `make null`. An hour or more; `--part 1/8` is an eighth of it.
+"""Every method with every combination of settings: `make null`. An hour or two; `--part 1/8` is an eighth of it.
 
 Says what it does, prints each fault as it is found, and ends with 1 if there was one.
 """

@@ -1,9 +1,10 @@
 """Whether few configurations hold every pair of settings."""
 
 from null_device import cover
-from null_device.cases import METHODS, factors, is_allowed, pairwise_cases
+from null_device.cases import METHODS, codec_of, factors, is_allowed, pairwise_cases
 
 from pipeline.methods.registry import method_names
+from stores.codecs.registry import codec_ids
 
 
 def test_every_allowed_pair_is_in_a_row() -> None:
@@ -34,6 +35,10 @@ def test_the_same_rows_at_every_call() -> None:
 
 def test_every_method_of_the_registry_is_run() -> None:
     assert {METHODS[case.method].method for case in pairwise_cases()} == set(method_names())
+
+
+def test_every_codec_is_read() -> None:
+    assert {codec_of(case) for case in pairwise_cases() if case.teacher == "stored"} == set(codec_ids())
 
 
 def test_a_small_cover_by_hand() -> None:
