@@ -13,7 +13,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,10 @@ def main() -> None:
 
 def _import_all() -> None:
     """What a run imports when it needs it: once, instead of in each fork. None of it wakes the device."""
-    for name in [*(f"{kernels.__name__}.{name}" for name in folders.names(kernels)), "triton.experimental.gluon"]:
-        importlib.import_module(name)
+    for name in folders.names(kernels):
+        importlib.import_module(f"{kernels.__name__}.{name}")
+    with suppress(ImportError):
+        importlib.import_module("triton.experimental.gluon")  # which every compilation of Triton's imports
     for place in ("triton.runtime.cache", "triton.compiler.compiler"):  # it reads all of Triton's files; has moved
         getattr(importlib.import_module(place), "triton_key", lambda: None)()
     parse_config(["smoke", "--out", "run"])
