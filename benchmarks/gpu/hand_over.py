@@ -1,0 +1,137 @@
+"""A consumer whose stream lags behind gets the pixels and rows of a synchronised one, batch for batch.
+
+The device sleeps before each `next()`, so that every hand-over is queued behind work, as behind a training step; if a
+buffer goes back to its pool too early, a later batch shows in an earlier one. DALI on the GPU comes last: it may end
+the process.
+"""
+
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from importlib.metadata import version
+from itertools import islice
+
+import numpy as np
+import torch
+
+from benchmarks.gpu.clock import Sleeper, finish
+from benchmarks.gpu.findings import Outcome, Part, Setting, check, unproven
+from benchmarks.gpu.images import image_index
+from benchmarks.gpu.workloads import config_of, open_workload
+from pipeline.core.cpu import usable_cpus
+from pipeline.data.backends.base import BackendOptions, Source
+from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.loader import Batch, Loader
+from pipeline.data.order import Order
+from pipeline.data.plan import Plan
+from pipeline.data.policies.registry import get_policy
+
+_LAG_MS = 8.0
+_COMPARED = 4  # batches, with the reference backend
+# as tests/parity/test_backend_pixels.py bounds DALI: mean and 99.9th percentile of the difference of uint8 pixels
+_MEAN, _MOST = 0.2, 4.0
+
+
+def parts(setting: Setting) -> list[Part]:
+    """Copies ahead from pinned memory, rows of a store, DALI."""
+    return [
+        Part("torchvision, copied ahead", partial(_late, "torchvision", setting)),
+        Part("stored rows, copied ahead", partial(_late_rows, setting)),
+        Part("DALI", partial(_dali, setting)),
+    ]
+
+
+def crcs(batches: Iterator[Batch], count: int, device: torch.device, lag: Sleeper | None) -> list[tuple[int, ...]]:
+    """Of each batch: CRC-32 of its images, ids, labels and stored rows, as the consumer's stream reads them.
+
+    Args:
+        batches: from a loader.
+        count: batches to take.
+        device: theirs.
+        lag: keeps the stream behind the host; None synchronises before and after each batch.
+    """
+    kept = []
+    for _ in range(count):
+        finish(device) if lag is None else lag.sleep(_LAG_MS)
+        batch = next(batches)
+        kept.append([value.clone() for value in (batch.images, batch.ids, batch.labels, *batch.stored.values())])
+        if lag is None:
+            finish(device)
+    finish(device)
+    return [tuple(zlib.crc32(value.cpu().numpy().tobytes()) for value in values) for values in kept]
+
+
+def compared(synchronised: list[tuple[int, ...]], late: list[tuple[int, ...]]) -> tuple[bool, str]:
+    """Whether all batches are equal and no two of one run are, and that in words."""
+    wrong = [number for number, pair in enumerate(zip(synchronised, late, strict=True)) if pair[0] != pair[1]]
+    same = len(set(synchronised)) < len(synchronised)
+    if same:
+        return False, "different batches have one CRC: the device copies nothing"
+    text = f"{len(late)} batches, {len(wrong)} with other bytes"
+    return not wrong, f"{text}, the first at {wrong[0]}" if wrong else text
+
+
+def _late(backend: str, setting: Setting) -> Outcome:
+    holds, text = _compare_runs(backend, setting, setting.pick(100, 30, 3))
+    return check(holds, text)
+
+
+def _compare_runs(backend: str, setting: Setting, count: int) -> tuple[bool, str]:
+    device = torch.device(setting.device)
+    found = []
+    for lag in (None, Sleeper(device)):
+        with ExitStack() as stack:
+            found.append(crcs(_batches(stack, backend, setting), count, device, lag))
+    return compared(*found)
+
+
+def _batches(stack: ExitStack, backend: str, setting: Setting) -> Iterator[Batch]:
+    """From the real loader, in the order of training."""
+    index, batch = image_index(setting), setting.pick(64, 32, 4)
+    opened = open_backend(backend, Source(index), _options(setting, batch, setting.device))
+    loader = Loader(index, Plan(get_policy("imagenet_train"), 0), opened, torch.device(setting.device))
+    stack.enter_context(closing(loader))
+    order = Order(index.ids, run_seed=0, micro_batch=batch, num_micro_batches=1)
+    return stack.enter_context(closing(loader.training(order, rank=0, world_size=1, start_step=0, stop_step=10**9)))
+
+
+def _options(setting: Setting, batch: int, device: str) -> BackendOptions:
+    return BackendOptions(setting.pick(224, 224, 128), num_threads=usable_cpus(), max_batch=batch, device=device)
+
+
+def _late_rows(setting: Setting) -> Outcome:
+    device, found = torch.device(setting.device), []
+    for lag in (None, Sleeper(device)):
+        with ExitStack() as stack:
+            training = open_workload(stack, config_of("KD stored", setting, batch=setting.pick(64, 32, 8)), setting)
+            found.append(crcs(training.batches, setting.pick(60, 20, 3), device, lag))
+    return check(*compared(*found))
+
+
+def _dali(setting: Setting) -> Outcome:
+    if missing("dali") is not None:
+        return unproven("DALI on a GPU: unproven, DALI is not installed")
+    holds, text = _compare_runs("dali", setting, setting.pick(200, 60, 3))
+    mean, most = distance_to_reference("dali", setting)
+    near = mean <= _MEAN and most <= _MOST
+    text += (
+        f"; pixels from the reference {mean:.3f} (at most {_MEAN}), 99.9th percentile {most:.0f} (at most {_MOST:.0f})"
+    )
+    if holds and near and setting.on_cuda:
+        about = f"DALI {version('nvidia-dali-cuda130')} on {torch.cuda.get_device_name(setting.device)}"
+        text += f"; proven: note {about} as PROVEN_ON_CUDA in pipeline/data/backends/dali.py"
+    return check(holds and near, text, mean=mean, most=most)
+
+
+def distance_to_reference(backend: str, setting: Setting) -> tuple[float, float]:
+    """Mean and 99.9th percentile of the absolute difference of a backend's uint8 pixels from the reference's."""
+    differences = []
+    with ExitStack() as stack:
+        batches = list(islice(_batches(stack, backend, setting), _COMPARED))
+        options = _options(setting, len(batches[0].images), "cpu")
+        reference = stack.enter_context(closing(open_backend("torchvision", Source(image_index(setting)), options)))
+        for batch, pixels in zip(batches, reference.stream([batch.rows for batch in batches]), strict=True):
+            differences.append((batch.images.cpu().int() - pixels.images.int()).abs().flatten().numpy())
+    flat = np.concatenate(differences)
+    return float(flat.mean()), float(np.quantile(flat, 0.999))

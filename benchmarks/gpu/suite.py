@@ -1,0 +1,167 @@
+"""Runs the sections, each in a process of its own, within one deadline: a crash or a hang costs its section alone."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.gpu.findings import NO_TIME, Outcome, Setting, unproven
+from benchmarks.gpu.processes import last_line, run_python
+from benchmarks.gpu.sections import FULL_S, SECTIONS, Section
+from benchmarks.machine import describe_machine
+from benchmarks.show import save_report
+from pipeline.core.errors import ConfigError, RefluxError
+
+_GRACE_S = 20.0  # that a part may go on after its section's time, before its process is killed
+_LOG_CHARS = 3000
+_FILE_COLUMNS = 160
+_EIGHT_MINUTES_S = 480.0
+_COLOURS = {"passed": "green", "failed": "bold red", "measured": "", "unproven": "yellow"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one section found.
+
+    Attributes:
+        section: which.
+        outcomes: by part, in order.
+        seconds: that it took.
+        log: the end of what its process printed.
+    """
+
+    section: Section
+    outcomes: dict[str, Outcome]
+    seconds: float = 0.0
+    log: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        outcomes = {name: asdict(outcome) for name, outcome in self.outcomes.items()}
+        return {"title": self.section.title, "seconds": self.seconds, "parts": outcomes, "log": self.log}
+
+
+def check_device() -> None:
+    """Refuse a machine without a GPU.
+
+    Raises:
+        ConfigError: with what the other benchmarks measure.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "`python -m benchmarks gpu` needs a CUDA device, and torch sees none here: see nvidia-smi.\n"
+            "The other benchmarks run on processors."
+        )
+
+
+def measure_gpu(
+    setting: Setting, names: Sequence[str], minutes: float, json_file: Path | None, say: Callable[[str], None]
+) -> None:
+    """Run the sections, show the table, write the file.
+
+    Raises:
+        RefluxError: a check has failed; names all that have.
+    """
+    chosen = [section for section in SECTIONS if not names or section.name in names]
+    started = time.monotonic()
+    results = run_suite(chosen, setting, 60 * minutes * FULL_S / _EIGHT_MINUTES_S, say)
+    failed = failures(results)
+    title = f"{torch.cuda.get_device_name()}, {setting.size}, {time.monotonic() - started:.0f} s in all"
+    Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table_of(title, results))
+    report = {
+        "settings": {"size": setting.size, "data": setting.data is not None, "minutes": minutes},
+        "seconds": time.monotonic() - started,
+        "failed": failed,
+        "sections": {result.section.name: result.to_json() for result in results},
+    }
+    save_report(json_file, report, describe_machine)
+    if failed:
+        raise RefluxError(f"{len(failed)} failed: {'; '.join(failed)}\nThe table above and --json FILE say how.")
+
+
+def run_suite(
+    sections: Sequence[Section], setting: Setting, seconds: float, say: Callable[[str], None]
+) -> list[Result]:
+    """Every section in turn; those that the deadline leaves no time for say so."""
+    ends, results = time.monotonic() + seconds, []
+    for section in sections:
+        limit = min(section.limit_s * seconds / FULL_S, ends - time.monotonic())
+        result = run_section(section, setting, limit)
+        results.append(result)
+        say(f"{section.name}: {result.seconds:.0f} s; {_counts(result)}")
+    return results
+
+
+def run_section(section: Section, setting: Setting, limit_s: float) -> Result:
+    """One section in a process of its own, which is killed some seconds after its limit."""
+    if limit_s < 1:
+        return Result(section, {section.title: unproven(NO_TIME)})
+    started = time.monotonic()
+    results, log = setting.work / f"{section.name}.jsonl", setting.work / f"{section.name}.log"
+    words = [section.name, json.dumps(setting.to_json()), str(results), f"{limit_s:.1f}"]
+    code = run_python(["-m", "benchmarks.gpu", *words], log, limit_s + _GRACE_S)
+    printed = log.read_text(errors="replace")[-_LOG_CHARS:]
+    outcomes = outcomes_of(results, code, printed)
+    return Result(section, outcomes, time.monotonic() - started, printed)
+
+
+def outcomes_of(results: Path, code: int | None, log: str) -> dict[str, Outcome]:
+    """By part: what a section's process has written, and of the rest how it ended."""
+    lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    if not lines:
+        return {"start": Outcome("failed", f"{_ending(code)} before its first part: {last_line(log)}")}
+    found: dict[str, Outcome] = {}
+    running = None
+    for line in lines[1:]:
+        running = line["part"] if line["outcome"] is None else None
+        if line["outcome"] is not None:
+            found[line["part"]] = Outcome(**line["outcome"])
+    if running is not None:
+        found[running] = Outcome("failed", f"{_ending(code)} in this part: {last_line(log)}")
+    missing = unproven(f"not reached: {_ending(code)}")
+    return {name: found.get(name, missing) for name in lines[0]["parts"]}
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "took too long and was killed"
+    return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def failures(results: Sequence[Result]) -> list[str]:
+    """The checks that failed, as section: part."""
+    return [
+        f"{result.section.name}: {name}"
+        for result in results
+        for name, outcome in result.outcomes.items()
+        if outcome.verdict == "failed"
+    ]
+
+
+def table_of(title: str, results: Sequence[Result]) -> Table:
+    """A row for each part."""
+    table = Table(title=title, title_justify="left")
+    for column in ("section", "part", "", "found"):
+        table.add_column(column, overflow="fold")
+    table.add_column("s", justify="right")
+    for result in results:
+        for number, (name, outcome) in enumerate(result.outcomes.items()):
+            verdict = Text(outcome.verdict, style=_COLOURS[outcome.verdict])
+            section = "" if number else result.section.title
+            table.add_row(section, name, verdict, Text(outcome.text), f"{outcome.seconds:.1f}")
+        table.add_section()
+    return table
+
+
+def _counts(result: Result) -> str:
+    verdicts = [outcome.verdict for outcome in result.outcomes.values()]
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
