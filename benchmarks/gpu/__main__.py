@@ -1,11 +1,13 @@
 """One section in this process.
 
-python -m benchmarks.gpu NAME SETTING RESULTS SECONDS
+python -m benchmarks.gpu NAME SETTING RESULTS
 
-SETTING is `Setting.to_json`; RESULTS gets a line of JSON for each part as it begins and as it ends, so that a process
-that dies has still said what it found and where it was.
+SETTING is `Setting.to_json`. It imports what it needs and waits for a line on its standard input: the seconds after
+which no part begins. RESULTS gets a line of JSON for each part as it begins and as it ends, so that a process that dies
+has still said what it found and where it was.
 """
 
+import faulthandler
 import gc
 import json
 import sys
@@ -17,15 +19,23 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.findings import Setting, run_parts
-from benchmarks.gpu.sections import section_called
+from benchmarks.gpu.sections import Section, section_called
 
 
-def main(name: str, setting: Setting, results: Path, seconds: float) -> None:
-    """Run the section's parts and write what they find."""
-    ends = time.monotonic() + seconds
+def main(name: str, setting: Setting, results: Path) -> None:
+    """Run the section's parts and write what they find; nothing where the standard input ends without a line."""
+    faulthandler.enable()
+    section = section_called(name)
+    section.load()
+    line = sys.stdin.readline()
+    if line:
+        _run(section, setting, results, time.monotonic() + float(line))
+
+
+def _run(section: Section, setting: Setting, results: Path, ends: float) -> None:
     if setting.on_cuda:
         torch.cuda.set_device(setting.device)
-    parts = section_called(name).parts(setting)
+    parts = section.parts(setting)
     with results.open("a") as lines:
         _write(lines, {"parts": [part.name for part in parts]})
         for part, outcome in run_parts(parts, ends):
@@ -47,4 +57,4 @@ def _let_go(setting: Setting) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Setting.from_json(json.loads(sys.argv[2])), Path(sys.argv[3]), float(sys.argv[4]))
+    main(sys.argv[1], Setting.from_json(json.loads(sys.argv[2])), Path(sys.argv[3]))

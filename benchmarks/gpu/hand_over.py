@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
-from importlib.metadata import version
 from itertools import islice
 
 import numpy as np
@@ -17,8 +16,9 @@ import torch
 
 from benchmarks.gpu.clock import Sleeper, finish
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, unproven
-from benchmarks.gpu.images import image_index
+from benchmarks.gpu.images import image_index, mixed
 from benchmarks.gpu.workloads import config_of, open_workload
+from benchmarks.machine import package_version
 from pipeline.core.cpu import usable_cpus
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import missing, open_backend
@@ -38,7 +38,7 @@ def parts(setting: Setting) -> list[Part]:
     return [
         Part("torchvision, copied ahead", partial(_late, "torchvision", setting)),
         Part("stored rows, copied ahead", partial(_late_rows, setting)),
-        Part("DALI", partial(_dali, setting)),
+        Part("DALI mixed", partial(_dali, setting)),
     ]
 
 
@@ -97,7 +97,7 @@ def _batches(stack: ExitStack, backend: str, setting: Setting) -> Iterator[Batch
 
 
 def _options(setting: Setting, batch: int, device: str) -> BackendOptions:
-    return BackendOptions(setting.pick(224, 224, 128), num_threads=usable_cpus(), max_batch=batch, device=device)
+    return mixed(BackendOptions(setting.pick(224, 224, 128), usable_cpus(), batch, device=device))
 
 
 def _late_rows(setting: Setting) -> Outcome:
@@ -119,8 +119,8 @@ def _dali(setting: Setting) -> Outcome:
         f"; pixels from the reference {mean:.3f} (at most {_MEAN}), 99.9th percentile {most:.0f} (at most {_MOST:.0f})"
     )
     if holds and near and setting.on_cuda:
-        about = f"DALI {version('nvidia-dali-cuda130')} on {torch.cuda.get_device_name(setting.device)}"
-        text += f"; proven: note {about} as PROVEN_ON_CUDA in pipeline/data/backends/dali.py"
+        installed = package_version("nvidia-dali-cuda130")
+        text += f'; proven: add "{installed}" to PROVEN_ON_CUDA in pipeline/data/backends/dali.py'
     return check(holds and near, text, mean=mean, most=most)
 
 

@@ -1,7 +1,11 @@
-"""The JPEG files of the sections that decode: --data's, or generated ones."""
+"""The JPEG files of the sections that decode: --data's, or generated ones; and DALI's decoder on the device."""
+
+from dataclasses import replace
 
 from benchmarks.gpu.findings import Setting
 from launch.demo_images import DemoSpec, write_demo
+from pipeline.data.backends import base
+from pipeline.data.backends.base import BackendOptions
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
 
@@ -13,3 +17,9 @@ def image_index(setting: Setting) -> Index:
     folder = setting.work / "images"
     write_demo(folder, DemoSpec(train_per_class=setting.pick(100, 20, 2), val_per_class=1))
     return scan_folder(folder / "train")[0]
+
+
+def mixed(options: BackendOptions) -> BackendOptions:
+    """The options with which DALI decodes on the device; nothing else reads them."""
+    decoding = getattr(base, "DaliDecoding", None)  # without it DALI always decodes where its pixels are wanted
+    return options if decoding is None else replace(options, dali=decoding("mixed"))  # type: ignore[call-arg]

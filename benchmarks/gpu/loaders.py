@@ -11,7 +11,7 @@ import torch
 from benchmarks.fill import source_of
 from benchmarks.gpu.clock import Sleeper, finish
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, unproven
-from benchmarks.gpu.images import image_index
+from benchmarks.gpu.images import image_index, mixed
 from pipeline.core.cpu import usable_cpus
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import missing, open_backend
@@ -20,7 +20,7 @@ from pipeline.data.order import Order
 from pipeline.data.plan import Plan
 from pipeline.data.policies.registry import get_policy
 
-_BACKENDS = ("torchvision", "dali", "ffcv-jpeg")
+_BACKENDS = ("torchvision", "ffcv-jpeg", "dali", "dali-mixed")  # the last may end the process
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ def _measure(name: str, setting: Setting) -> Outcome:
         return unproven(f"{backend} is not installed")
     index = image_index(setting)
     batch, step_ms = min(setting.pick(256, 64, 4), len(index)), setting.pick(90.0, 25.0, 1.0)
-    alone, beside = (
-        _loop(source_of(name, index, setting.work, print), backend, setting, batch, milliseconds)
-        for milliseconds in (0.0, step_ms)
-    )
+    options = BackendOptions(setting.pick(224, 224, 32), usable_cpus(), batch, device=setting.device)
+    options = mixed(options) if name.endswith("mixed") else options
+    source = source_of(name, index, setting.work, print)
+    alone, beside = (_loop(source, backend, options, setting, milliseconds) for milliseconds in (0.0, step_ms))
     text = (
         f"alone {alone.images_per_s:,.0f} images/s; beside a step of {batch} in {step_ms:.0f} ms"
         f" {beside.images_per_s:,.0f} of {1000 * batch / step_ms:,.0f} images/s, waits {100 * beside.waited:.0f} %,"
@@ -61,11 +61,10 @@ def _measure(name: str, setting: Setting) -> Outcome:
     return measured(text, alone=asdict(alone), beside=asdict(beside), batch=batch, step_ms=step_ms)
 
 
-def _loop(source: Source, backend: str, setting: Setting, batch: int, step_ms: float) -> Fed:
+def _loop(source: Source, backend: str, options: BackendOptions, setting: Setting, step_ms: float) -> Fed:
     device, index = torch.device(setting.device), source.index
-    options = BackendOptions(setting.pick(224, 224, 32), usable_cpus(), batch, device=setting.device)
     loader = Loader(index, Plan(get_policy("imagenet_train"), 0), open_backend(backend, source, options), device)
-    order = Order(index.ids, run_seed=0, micro_batch=batch, num_micro_batches=1)
+    order = Order(index.ids, run_seed=0, micro_batch=options.max_batch, num_micro_batches=1)
     with ExitStack() as stack:
         stack.enter_context(closing(loader))
         batches = loader.training(order, rank=0, world_size=1, start_step=0, stop_step=10**9)

@@ -50,7 +50,7 @@ def parts(setting: Setting) -> list[Part]:
 
 def sizes(setting: Setting) -> tuple[int, tuple[int, ...]]:
     """Rows, and values of C; the last is too long for a row in registers."""
-    return setting.pick((256, (100, 1000, 21841)), (64, (100, 1000, 21841)), (6, (100, 1000, 9000)))
+    return setting.pick((64, (100, 1000, 21841)), (16, (100, 1000, 21841)), (6, (100, 1000, 9000)))
 
 
 def inputs_of(rows: int, classes: int, dtype: torch.dtype, *, learned: bool) -> Inputs:

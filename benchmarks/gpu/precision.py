@@ -116,7 +116,8 @@ def _compare(problem: Problem, precision: str, setting: Setting) -> Outcome:
     if precision != "fp32":
         return measured(found.describe(), **figures)
     bound = _FLOAT32 * float(problem.exact.std())
-    return check(found.most <= bound, f"{found.describe()}; float32 keeps the error below {bound:.1e}", **figures)
+    text = f"{found.describe()}; float32 keeps the error below {bound:.1e}" if bound else "the device computes nothing"
+    return check(found.most <= bound and bound > 0, text, **figures)
 
 
 def _network(problem: Problem) -> Network:

@@ -7,22 +7,45 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
-def run_python(arguments: Sequence[str], log: Path, limit_s: float) -> int | None:
-    """Run Python with these arguments, its output to `log`; the exit code, or None where it was killed at its limit."""
-    with log.open("wb") as output:
-        command = [sys.executable, *arguments]
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-    try:
-        return process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        end_tree(process)
+class Waiting:
+    """Python that has been started early: it imports what it needs, and then waits for a line on its standard input.
+
+    Args:
+        arguments: of Python.
+        log: file for what it prints.
+    """
+
+    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+        with log.open("wb") as output:
+            command = [sys.executable, *arguments]
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, text=True
+            )
+
+    def run(self, line: str, limit_s: float) -> int | None:
+        """Give it the line; its exit code, or None where it was killed at its limit."""
+        assert self._process.stdin is not None, "a pipe was asked for"
+        with suppress(BrokenPipeError):  # it has ended already: its exit code says more
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.close()
+        try:
+            return self._process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Kill it with all below it, if it has not ended."""
+        end_tree(self._process)
+        with suppress(BrokenPipeError):
+            self._process.communicate()
 
 
-def end_tree(process: "subprocess.Popen[bytes]") -> None:
+def end_tree(process: "subprocess.Popen[Any]") -> None:
     """SIGKILL to a process and all below it, in whatever groups and sessions they are; one that has ended is fine."""
     for pid in (process.pid, *_descendants(process.pid)) if process.poll() is None else ():
         with suppress(ProcessLookupError):

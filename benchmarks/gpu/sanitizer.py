@@ -35,11 +35,18 @@ def _memcheck(setting: Setting) -> Outcome:
     toy = replace(setting, size="toy")
     results = setting.work / "sanitized.jsonl"
     command = [sanitizer, "--tool", "memcheck", "--report-api-errors", "no", sys.executable, "-m", "benchmarks.gpu"]
-    command += ["losses", json.dumps(toy.to_json()), str(results), str(_LIMIT_S)]
+    command += ["losses", json.dumps(toy.to_json()), str(results)]
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # else a pool hides a read past the end
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment, timeout=_LIMIT_S, errors="replace"
+            command,
+            input=f"{_LIMIT_S}\n",
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            timeout=_LIMIT_S,
+            errors="replace",
         )
     except subprocess.TimeoutExpired:
         return unproven(f"compute-sanitizer still ran after {_LIMIT_S:.0f} s")

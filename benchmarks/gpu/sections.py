@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import dataclass
+from types import ModuleType
 
 from benchmarks.gpu.findings import Part, Setting
 
@@ -20,9 +21,13 @@ class Section:
     title: str
     limit_s: float
 
+    def load(self) -> ModuleType:
+        """Import its file, and with it all that it needs."""
+        return importlib.import_module(f"benchmarks.gpu.{self.name}")
+
     def parts(self, setting: Setting) -> list[Part]:
-        """What it runs under this setting; imports the section's file."""
-        parts: list[Part] = importlib.import_module(f"benchmarks.gpu.{self.name}").parts(setting)
+        """What it runs under this setting."""
+        parts: list[Part] = self.load().parts(setting)
         return parts
 
 
@@ -36,7 +41,7 @@ SECTIONS = (
     Section("precision", "teachers' precisions against float64", 45),
     Section("restart", "a restarted run is the same run", 90),
     Section("teacher_graph", "the teacher as a CUDA graph", 40),
-    Section("steps", "a step's time, gaps and memory", 170),
+    Section("steps", "a step's time, gaps and memory", 165),
     Section("plain_loop", "our step beside a plain loop", 60),
     Section("price", "what --deterministic costs", 45),
     Section("loaders", "loaders beside a sleeping step", 60),

@@ -19,6 +19,8 @@ from pipeline.core.config import RunConfig
 
 _WARM_UPS = 4
 _PROFILED = 3
+_HOST_BOUND = 256
+_GRAPHS: tuple[Graphs, ...] = ("off", "teacher")
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,13 @@ class StepFigures:
 
 
 def parts(setting: Setting) -> list[Part]:
-    """Batch by batch, since libraries choose algorithms once for each; workload by workload, graphs off and on."""
-    return [
-        Part(_name(name, batch, graphs), partial(_measure, name, batch, graphs, setting))
+    """Batch by batch, since libraries choose algorithms once for each; graphs where a device may wait for its host."""
+    jobs = [
+        (name, batch, graphs)
         for batch, (name, work) in itertools.product(setting.pick((256, 32, 1024), (32,), (8,)), WORKLOADS.items())
-        for graphs in (("off", "teacher") if work.online else ("off",))
+        for graphs in (_GRAPHS if work.online and batch <= _HOST_BOUND else _GRAPHS[:1])
     ]
+    return [Part(_name(*job), partial(_measure, *job, setting)) for job in jobs]
 
 
 def measure_step(training: Training, device: torch.device, seconds: float) -> StepFigures:

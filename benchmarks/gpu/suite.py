@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.gpu.findings import NO_TIME, Outcome, Setting, unproven
-from benchmarks.gpu.processes import last_line, run_python
+from benchmarks.gpu.processes import Waiting, last_line
 from benchmarks.gpu.sections import FULL_S, SECTIONS, Section
 from benchmarks.machine import describe_machine
 from benchmarks.show import save_report
@@ -74,16 +75,21 @@ def measure_gpu(
     chosen = [section for section in SECTIONS if not names or section.name in names]
     started = time.monotonic()
     results = run_suite(chosen, setting, 60 * minutes * FULL_S / _EIGHT_MINUTES_S, say)
-    failed = failures(results)
-    title = f"{torch.cuda.get_device_name()}, {setting.size}, {time.monotonic() - started:.0f} s in all"
+    seconds = time.monotonic() - started
+    settings = {"size": setting.size, "data": setting.data is not None, "minutes": minutes, "seconds": seconds}
+    conclude(results, f"{torch.cuda.get_device_name()}, {setting.size}, {seconds:.0f} s in all", settings, json_file)
+
+
+def conclude(results: Sequence[Result], title: str, settings: dict[str, Any], json_file: Path | None) -> None:
+    """Show the table, write the file.
+
+    Raises:
+        RefluxError: a check has failed; names all that have.
+    """
     Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table_of(title, results))
-    report = {
-        "settings": {"size": setting.size, "data": setting.data is not None, "minutes": minutes},
-        "seconds": time.monotonic() - started,
-        "failed": failed,
-        "sections": {result.section.name: result.to_json() for result in results},
-    }
-    save_report(json_file, report, describe_machine)
+    failed = failures(results)
+    sections = {result.section.name: result.to_json() for result in results}
+    save_report(json_file, {"settings": settings, "failed": failed, "sections": sections}, describe_machine)
     if failed:
         raise RefluxError(f"{len(failed)} failed: {'; '.join(failed)}\nThe table above and --json FILE say how.")
 
@@ -91,27 +97,48 @@ def measure_gpu(
 def run_suite(
     sections: Sequence[Section], setting: Setting, seconds: float, say: Callable[[str], None]
 ) -> list[Result]:
-    """Every section in turn; those that the deadline leaves no time for say so."""
+    """Every section in turn; those that the deadline leaves no time for say so.
+
+    While one runs, the next one's process is started already: imports take seconds each.
+    """
     ends, results = time.monotonic() + seconds, []
-    for section in sections:
-        limit = min(section.limit_s * seconds / FULL_S, ends - time.monotonic())
-        result = run_section(section, setting, limit)
-        results.append(result)
-        say(f"{section.name}: {result.seconds:.0f} s; {_counts(result)}")
+    with ExitStack() as stack:
+        process = start_section(sections[0], setting, stack)
+        for section, following in zip(sections, [*sections[1:], None], strict=True):
+            coming = None if following is None else start_section(following, setting, stack)
+            limit = min(section.limit_s * seconds / FULL_S, ends - time.monotonic())
+            result = run_section(section, setting, process, limit)
+            results.append(result)
+            say(f"{section.name}: {result.seconds:.0f} s; {_counts(result)}")
+            process = coming or process
     return results
 
 
-def run_section(section: Section, setting: Setting, limit_s: float) -> Result:
-    """One section in a process of its own, which is killed some seconds after its limit."""
+def start_section(section: Section, setting: Setting, stack: ExitStack) -> Waiting:
+    """A process that waits for the number of its seconds; ended with the stack."""
+    words = [section.name, json.dumps(setting.to_json()), str(_results_of(section, setting))]
+    process = Waiting(["-m", "benchmarks.gpu", *words], _log_of(section, setting))
+    stack.callback(process.end)
+    return process
+
+
+def run_section(section: Section, setting: Setting, process: Waiting, limit_s: float) -> Result:
+    """One section in its process, which is killed some seconds after its limit."""
     if limit_s < 1:
         return Result(section, {section.title: unproven(NO_TIME)})
     started = time.monotonic()
-    results, log = setting.work / f"{section.name}.jsonl", setting.work / f"{section.name}.log"
-    words = [section.name, json.dumps(setting.to_json()), str(results), f"{limit_s:.1f}"]
-    code = run_python(["-m", "benchmarks.gpu", *words], log, limit_s + _GRACE_S)
-    printed = log.read_text(errors="replace")[-_LOG_CHARS:]
-    outcomes = outcomes_of(results, code, printed)
+    code = process.run(f"{limit_s:.1f}", limit_s + _GRACE_S)
+    printed = _log_of(section, setting).read_text(errors="replace")[-_LOG_CHARS:]
+    outcomes = outcomes_of(_results_of(section, setting), code, printed)
     return Result(section, outcomes, time.monotonic() - started, printed)
+
+
+def _results_of(section: Section, setting: Setting) -> Path:
+    return setting.work / f"{section.name}.jsonl"
+
+
+def _log_of(section: Section, setting: Setting) -> Path:
+    return setting.work / f"{section.name}.log"
 
 
 def outcomes_of(results: Path, code: int | None, log: str) -> dict[str, Outcome]:
