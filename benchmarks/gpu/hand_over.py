@@ -27,7 +27,7 @@ from pipeline.data.order import Order
 from pipeline.data.plan import Plan
 from pipeline.data.policies.registry import get_policy
 
-_LAG_MS = 8.0
+_LAG_MS = 40.0  # longer than a batch takes to decode, so that the lag grows
 _COMPARED = 4  # batches, with the reference backend
 # as tests/parity/test_backend_pixels.py bounds DALI: mean and 99.9th percentile of the difference of uint8 pixels
 _MEAN, _MOST = 0.2, 4.0

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, needs_cuda, unproven
 from benchmarks.gpu.processes import last_line
 
-_LIMIT_S = 150.0
+_LIMIT_S = 110.0
 _SUMMARY = re.compile(r"ERROR SUMMARY: (\d+) error")
 _PLACES = ("/usr/local/cuda/bin/compute-sanitizer", "/usr/local/cuda/compute-sanitizer/compute-sanitizer")
 

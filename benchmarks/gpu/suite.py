@@ -106,8 +106,7 @@ def run_suite(
         process = start_section(sections[0], setting, stack)
         for section, following in zip(sections, [*sections[1:], None], strict=True):
             coming = None if following is None else start_section(following, setting, stack)
-            limit = min(section.limit_s * seconds / FULL_S, ends - time.monotonic())
-            result = run_section(section, setting, process, limit)
+            result = run_section(section, setting, process, section.limit_s * seconds / FULL_S, ends)
             results.append(result)
             say(f"{section.name}: {result.seconds:.0f} s; {_counts(result)}")
             process = coming or process
@@ -122,14 +121,19 @@ def start_section(section: Section, setting: Setting, stack: ExitStack) -> Waiti
     return process
 
 
-def run_section(section: Section, setting: Setting, process: Waiting, limit_s: float) -> Result:
-    """One section in its process, which is killed some seconds after its limit."""
-    if limit_s < 1:
-        return Result(section, {section.title: unproven(NO_TIME)})
+def run_section(section: Section, setting: Setting, process: Waiting, limit_s: float, ends: float) -> Result:
+    """One section in its process, which is killed some seconds after its limit or the end of all, of `time.monotonic`.
+
+    Longer than its limit is a failure; cut short by the end of all it had no time.
+    """
     started = time.monotonic()
-    code = process.run(f"{limit_s:.1f}", limit_s + _GRACE_S)
+    left_s = ends - started
+    if left_s < 1:
+        return Result(section, {section.title: unproven(NO_TIME)})
+    given_s = min(limit_s, left_s)
+    code = process.run(f"{given_s:.1f}", given_s + _GRACE_S)
     printed = _log_of(section, setting).read_text(errors="replace")[-_LOG_CHARS:]
-    outcomes = outcomes_of(_results_of(section, setting), code, printed)
+    outcomes = outcomes_of(_results_of(section, setting), code, printed, cut_short=left_s < limit_s)
     return Result(section, outcomes, time.monotonic() - started, printed)
 
 
@@ -141,27 +145,23 @@ def _log_of(section: Section, setting: Setting) -> Path:
     return setting.work / f"{section.name}.log"
 
 
-def outcomes_of(results: Path, code: int | None, log: str) -> dict[str, Outcome]:
+def outcomes_of(results: Path, code: int | None, log: str, *, cut_short: bool = False) -> dict[str, Outcome]:
     """By part: what a section's process has written, and of the rest how it ended."""
     lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    unfinished = unproven(NO_TIME) if code is None and cut_short else Outcome("failed", _ending(code, log))
     if not lines:
-        return {"start": Outcome("failed", f"{_ending(code)} before its first part: {last_line(log)}")}
+        return {"start": unfinished}
     found: dict[str, Outcome] = {}
-    running = None
-    for line in lines[1:]:
-        running = line["part"] if line["outcome"] is None else None
-        if line["outcome"] is not None:
-            found[line["part"]] = Outcome(**line["outcome"])
-    if running is not None:
-        found[running] = Outcome("failed", f"{_ending(code)} in this part: {last_line(log)}")
-    missing = unproven(f"not reached: {_ending(code)}")
+    for line in lines[1:]:  # a part that has only begun stays unfinished
+        found[line["part"]] = unfinished if line["outcome"] is None else Outcome(**line["outcome"])
+    missing = unproven("not reached: the process had ended")
     return {name: found.get(name, missing) for name in lines[0]["parts"]}
 
 
-def _ending(code: int | None) -> str:
+def _ending(code: int | None, log: str) -> str:
     if code is None:
         return "took too long and was killed"
-    return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}: {last_line(log)}"
 
 
 def failures(results: Sequence[Result]) -> list[str]:

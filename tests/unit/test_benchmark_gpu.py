@@ -108,7 +108,9 @@ ONE = [
 ]
 
 
-@pytest.mark.parametrize(("code", "ending"), [(-11, "died of SIGSEGV"), (None, "took too long"), (3, "exit code 3")])
+@pytest.mark.parametrize(
+    ("code", "ending"), [(-11, "died of SIGSEGV"), (None, "took too long"), (3, "exit code 3: last words")]
+)
 def test_a_process_that_dies_costs_the_part_it_was_in_and_those_behind(
     tmp_path: Path, code: int | None, ending: str
 ) -> None:
@@ -116,14 +118,20 @@ def test_a_process_that_dies_costs_the_part_it_was_in_and_those_behind(
     found = outcomes_of(results, code, "noise\nlast words\n")
     assert [found[name].verdict for name in PARTS["parts"]] == ["passed", "failed", "unproven"]
     assert ending in found["two"].text
-    assert "last words" in found["two"].text
-    assert ending in found["three"].text
+    assert found["three"].text == "not reached: the process had ended"
+
+
+def test_a_part_that_the_end_of_all_cuts_short_had_no_time_and_has_not_failed(tmp_path: Path) -> None:
+    results = written(tmp_path, PARTS, *ONE, {"part": "two", "outcome": None})
+    found = outcomes_of(results, None, "", cut_short=True)
+    assert (found["two"].verdict, found["two"].text) == ("unproven", "no time left")
+    assert outcomes_of(results, -11, "", cut_short=True)["two"].verdict == "failed"
 
 
 def test_a_process_that_never_began_is_a_failure(tmp_path: Path) -> None:
     (found,) = outcomes_of(tmp_path / "none", 1, "ImportError: no such module").values()
     assert found.verdict == "failed"
-    assert "before its first part: ImportError" in found.text
+    assert found.text == "ended with exit code 1: ImportError: no such module"
 
 
 def test_a_section_runs_in_a_process_of_its_own(setting: Setting) -> None:
@@ -136,7 +144,7 @@ def test_a_section_runs_in_a_process_of_its_own(setting: Setting) -> None:
 def test_a_section_without_a_file_is_a_failure_that_names_it(setting: Setting) -> None:
     (result,) = run_suite([Section("no_such", "nothing", FULL_S)], setting, 60, print)
     assert failures([result]) == ["no_such: start"]
-    assert "before its first part" in result.outcomes["start"].text
+    assert result.outcomes["start"].text.startswith("ended with exit code 1: ")
 
 
 HANGS = """
