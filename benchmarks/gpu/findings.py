@@ -105,7 +105,7 @@ def run_part(part: Part) -> Outcome:
     try:
         outcome = part.run()
     except torch.OutOfMemoryError as error:
-        outcome = unproven(f"out of memory: {_first_line(error)}")
+        outcome = unproven(f"out of memory: {_first_line(error).partition(' GPU ')[0]}")
     except Exception as error:
         trace = traceback.format_exc()[-_TRACEBACK_CHARS:]
         outcome = Outcome("failed", f"{type(error).__name__}: {_first_line(error)}", {"traceback": trace})

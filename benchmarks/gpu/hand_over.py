@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.gpu.clock import Sleeper, finish
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, unproven
-from benchmarks.gpu.images import image_index, mixed
+from benchmarks.gpu.images import backend_of, image_index
 from benchmarks.gpu.workloads import config_of, open_workload
 from benchmarks.machine import package_version
 from pipeline.core.cpu import usable_cpus
@@ -38,7 +38,8 @@ def parts(setting: Setting) -> list[Part]:
     return [
         Part("torchvision, copied ahead", partial(_late, "torchvision", setting)),
         Part("stored rows, copied ahead", partial(_late_rows, setting)),
-        Part("DALI mixed", partial(_dali, setting)),
+        Part("DALI on the CPU, copied ahead", partial(_late, "dali", setting)),
+        Part("DALI mixed", partial(_mixed, setting)),
     ]
 
 
@@ -72,24 +73,27 @@ def compared(synchronised: list[tuple[int, ...]], late: list[tuple[int, ...]]) -
     return not wrong, f"{text}, the first at {wrong[0]}" if wrong else text
 
 
-def _late(backend: str, setting: Setting) -> Outcome:
-    holds, text = _compare_runs(backend, setting, setting.pick(100, 30, 3))
-    return check(holds, text)
+def _late(name: str, setting: Setting) -> Outcome:
+    backend = name.partition("-")[0]
+    if missing(backend) is not None:
+        return unproven(f"{backend} is not installed")
+    return check(*_compare_runs(name, setting, setting.pick(100, 30, 3)))
 
 
-def _compare_runs(backend: str, setting: Setting, count: int) -> tuple[bool, str]:
+def _compare_runs(name: str, setting: Setting, count: int) -> tuple[bool, str]:
     device = torch.device(setting.device)
     found = []
     for lag in (None, Sleeper(device)):
         with ExitStack() as stack:
-            found.append(crcs(_batches(stack, backend, setting), count, device, lag))
+            found.append(crcs(_batches(stack, name, setting), count, device, lag))
     return compared(*found)
 
 
-def _batches(stack: ExitStack, backend: str, setting: Setting) -> Iterator[Batch]:
+def _batches(stack: ExitStack, name: str, setting: Setting) -> Iterator[Batch]:
     """From the real loader, in the order of training."""
     index, batch = image_index(setting), setting.pick(64, 32, 4)
-    opened = open_backend(backend, Source(index), _options(setting, batch, setting.device))
+    backend, options = backend_of(name, _options(setting, batch, setting.device))
+    opened = open_backend(backend, Source(index), options)
     loader = Loader(index, Plan(get_policy("imagenet_train"), 0), opened, torch.device(setting.device))
     stack.enter_context(closing(loader))
     order = Order(index.ids, run_seed=0, micro_batch=batch, num_micro_batches=1)
@@ -97,7 +101,7 @@ def _batches(stack: ExitStack, backend: str, setting: Setting) -> Iterator[Batch
 
 
 def _options(setting: Setting, batch: int, device: str) -> BackendOptions:
-    return mixed(BackendOptions(setting.pick(224, 224, 128), usable_cpus(), batch, device=device))
+    return BackendOptions(setting.pick(224, 224, 128), usable_cpus(), batch, device=device)
 
 
 def _late_rows(setting: Setting) -> Outcome:
@@ -109,11 +113,11 @@ def _late_rows(setting: Setting) -> Outcome:
     return check(*compared(*found))
 
 
-def _dali(setting: Setting) -> Outcome:
+def _mixed(setting: Setting) -> Outcome:
     if missing("dali") is not None:
         return unproven("DALI on a GPU: unproven, DALI is not installed")
-    holds, text = _compare_runs("dali", setting, setting.pick(200, 60, 3))
-    mean, most = distance_to_reference("dali", setting)
+    holds, text = _compare_runs("dali-mixed", setting, setting.pick(200, 60, 3))
+    mean, most = distance_to_reference("dali-mixed", setting)
     near = mean <= _MEAN and most <= _MOST
     text += (
         f"; pixels from the reference {mean:.3f} (at most {_MEAN}), 99.9th percentile {most:.0f} (at most {_MOST:.0f})"
@@ -124,11 +128,11 @@ def _dali(setting: Setting) -> Outcome:
     return check(holds and near, text, mean=mean, most=most)
 
 
-def distance_to_reference(backend: str, setting: Setting) -> tuple[float, float]:
+def distance_to_reference(name: str, setting: Setting) -> tuple[float, float]:
     """Mean and 99.9th percentile of the absolute difference of a backend's uint8 pixels from the reference's."""
     differences = []
     with ExitStack() as stack:
-        batches = list(islice(_batches(stack, backend, setting), _COMPARED))
+        batches = list(islice(_batches(stack, name, setting), _COMPARED))
         options = _options(setting, len(batches[0].images), "cpu")
         reference = stack.enter_context(closing(open_backend("torchvision", Source(image_index(setting)), options)))
         for batch, pixels in zip(batches, reference.stream([batch.rows for batch in batches]), strict=True):

@@ -19,7 +19,10 @@ def image_index(setting: Setting) -> Index:
     return scan_folder(folder / "train")[0]
 
 
-def mixed(options: BackendOptions) -> BackendOptions:
-    """The options with which DALI decodes on the device; nothing else reads them."""
+def backend_of(name: str, options: BackendOptions) -> tuple[str, BackendOptions]:
+    """The backend that a section calls `name`, and its options: "dali-mixed" decodes on the device, "dali" does not."""
+    backend, _, form = name.partition("-")
     decoding = getattr(base, "DaliDecoding", None)  # without it DALI always decodes where its pixels are wanted
-    return options if decoding is None else replace(options, dali=decoding("mixed"))  # type: ignore[call-arg]
+    if form != "mixed" or decoding is None:
+        return backend, options
+    return backend, replace(options, dali=decoding("mixed"))  # type: ignore[call-arg]

@@ -11,7 +11,7 @@ import torch
 from benchmarks.fill import source_of
 from benchmarks.gpu.clock import Sleeper, finish
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, unproven
-from benchmarks.gpu.images import image_index, mixed
+from benchmarks.gpu.images import backend_of, image_index
 from pipeline.core.cpu import usable_cpus
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import missing, open_backend
@@ -44,13 +44,12 @@ def parts(setting: Setting) -> list[Part]:
 
 
 def _measure(name: str, setting: Setting) -> Outcome:
-    backend = name.partition("-")[0]
-    if missing(backend) is not None:
-        return unproven(f"{backend} is not installed")
+    if missing(name.partition("-")[0]) is not None:
+        return unproven(f"{name.partition('-')[0]} is not installed")
     index = image_index(setting)
     batch, step_ms = min(setting.pick(256, 64, 4), len(index)), setting.pick(90.0, 25.0, 1.0)
     options = BackendOptions(setting.pick(224, 224, 32), usable_cpus(), batch, device=setting.device)
-    options = mixed(options) if name.endswith("mixed") else options
+    backend, options = backend_of(name, options)
     source = source_of(name, index, setting.work, print)
     alone, beside = (_loop(source, backend, options, setting, milliseconds) for milliseconds in (0.0, step_ms))
     text = (

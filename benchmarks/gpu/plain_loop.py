@@ -12,7 +12,7 @@ from torchvision.models import resnet18
 
 from benchmarks.gpu.clock import device_ms
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, needs_cuda, unproven
-from benchmarks.gpu.images import image_index, mixed
+from benchmarks.gpu.images import backend_of, image_index
 from benchmarks.gpu.workloads import config_of, open_workload
 from benchmarks.pairs import Pairs, alternate, window_rate
 from benchmarks.training import Training
@@ -93,7 +93,7 @@ def _dali(setting: Setting) -> Outcome:
         return unproven("DALI is not installed")
     from pipeline.data.backends.dali import native_random_crop  # optional package
 
-    options = mixed(BackendOptions(224, usable_cpus(), max_batch=64, device=setting.device))
+    _, options = backend_of("dali-mixed", BackendOptions(224, usable_cpus(), max_batch=64, device=setting.device))
     with closing(native_random_crop(image_index(setting), options, seed=0)) as batches:  # type: ignore[type-var]
         rate = window_rate(batches, skipped=20, counted=setting.pick(200, 40, 4))
     return measured(f"{rate:,.0f} images/s", images_per_s=rate)

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.gpu.clock import Kernels, device_ms, host_ms, kernels_of
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, unproven
-from benchmarks.gpu.workloads import WORKLOADS, Graphs, config_of, has_graphs, open_workload
+from benchmarks.gpu.workloads import NO_GRAPHS, WORKLOADS, Graphs, config_of, has_graphs, open_workload
 from benchmarks.training import Training
 from pipeline.core.config import RunConfig
 
@@ -94,7 +94,7 @@ def _name(workload: str, batch: int, graphs: Graphs) -> str:
 
 def _measure(name: str, batch: int, graphs: Graphs, setting: Setting) -> Outcome:
     if graphs != "off" and not (has_graphs() and setting.on_cuda):
-        return unproven("there is no --cuda-graphs here" if setting.on_cuda else "needs a CUDA device")
+        return unproven(NO_GRAPHS if setting.on_cuda else "needs a CUDA device")
     figures = _figures(config_of(name, setting, batch=batch, graphs=graphs), setting)
     return measured(figures.describe(), **asdict(figures))
 

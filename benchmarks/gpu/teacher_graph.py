@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.gpu.clock import finish
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, needs_cuda, unproven
-from benchmarks.gpu.workloads import Graphs, config_of, has_graphs, open_workload
+from benchmarks.gpu.workloads import NO_GRAPHS, Graphs, config_of, has_graphs, open_workload
 
 _STEPS = 3  # trained before, so that the graph is there and student and optimiser have used the device's memory
 
@@ -20,7 +20,7 @@ def parts(setting: Setting) -> list[Part]:
 
 def _same(name: str, setting: Setting) -> Outcome:
     if not has_graphs():
-        return unproven("there is no --cuda-graphs here")
+        return unproven(NO_GRAPHS)
     eager, graphed = (outputs_of(name, setting, graphs) for graphs in ("off", "teacher"))
     equal = all(torch.equal(a, b) for a, b in zip(eager, graphed, strict=True))
     computes = all(bool(value.abs().max() > 0) for value in eager)

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 
 from benchmarks.gpu.clock import finish
-from benchmarks.gpu.findings import Outcome, Part, Setting, check
-from benchmarks.gpu.workloads import WORKLOADS, config_of, open_workload
+from benchmarks.gpu.findings import Outcome, Part, Setting, check, needs_cuda, unproven
+from benchmarks.gpu.workloads import NO_GRAPHS, WORKLOADS, Graphs, config_of, has_graphs, open_workload
 from benchmarks.training import Training
 from pipeline.engine.step import LateMetrics
 
@@ -15,14 +15,18 @@ _WARM_UPS = 6  # libraries choose their algorithms, pools grow, kernels are comp
 
 
 def parts(setting: Setting) -> list[Part]:
-    """A part for each workload."""
-    return [Part(name, partial(_steady, name, setting)) for name in WORKLOADS]
+    """A part for each workload, and one with the teacher as a graph."""
+    plain = [Part(name, partial(_steady, name, "off", setting)) for name in WORKLOADS]
+    graphed = Part("KD online, teacher as a graph", partial(_steady, "KD online", "teacher", setting))
+    return [*plain, *needs_cuda(setting, [graphed])]
 
 
-def _steady(name: str, setting: Setting) -> Outcome:
+def _steady(name: str, graphs: Graphs, setting: Setting) -> Outcome:
+    if graphs != "off" and not has_graphs():
+        return unproven(NO_GRAPHS)
     steps, device = setting.pick(30, 10, 2), torch.device(setting.device)
     with ExitStack() as stack:
-        training = open_workload(stack, config_of(name, setting, batch=setting.pick(64, 32, 8)), setting)
+        training = open_workload(stack, config_of(name, setting, batch=setting.pick(64, 32, 8), graphs=graphs), setting)
         late = LateMetrics()
         first = _run(training, late, _WARM_UPS)
         finish(device)

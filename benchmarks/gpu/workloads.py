@@ -17,6 +17,7 @@ from precompute.config import PrecomputeConfig
 from precompute.fill import precompute
 
 Graphs = Literal["off", "teacher"]
+NO_GRAPHS = "there is no --cuda-graphs here"
 _IMAGENET = 1_281_167
 _POLICY = "imagenet_train"
 
