@@ -20,6 +20,7 @@ from pipeline.core.config import Optimisation
 from pipeline.core.dist import World
 from pipeline.data.loader import Batch
 from pipeline.data.plan import PlanRows
+from pipeline.devices.numerics import running_in
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.optim import build_optimizer
 from pipeline.engine.step import TrainStep
@@ -31,7 +32,7 @@ from pipeline.models.outputs import Outputs
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import build_network, check_spec
 from pipeline.teachers.base import Teacher
-from pipeline.teachers.online import OnlineTeacher, autocast
+from pipeline.teachers.online import OnlineTeacher
 
 _NUM_CLASSES, _PER_CLASS = 1000, 1000
 _NOT_MAPS = frozenset({"logits", "embedding", "head"})
@@ -115,10 +116,10 @@ class _Given(Teacher):
     def __init__(self, outputs: Outputs) -> None:
         self._outputs = outputs
 
-    def outputs(self, batch: Batch) -> Outputs:
+    def outputs(self, batch: Batch, images: torch.Tensor) -> Outputs:
         return self._outputs
 
-    def blank(self, images_BHWC: torch.Tensor) -> Outputs:
+    def blank(self, pixels_BHWC: torch.Tensor, images: torch.Tensor) -> Outputs:
         return self._outputs
 
 
@@ -166,12 +167,15 @@ class _Training:
 
     def loss_ms(self) -> float:
         """Median milliseconds of the whole loss and its gradient with respect to the student's outputs."""
-        with torch.no_grad(), autocast(self._world.device, self._settings.amp):
+        with torch.no_grad(), running_in(self._world.device, self._settings.amp):
             outputs: Outputs = self._distiller.student(self._batch.images)
         embedding = None if outputs.embedding is None else _leaf(outputs.embedding)
         features = {name: _leaf(value) for name, value in outputs.features.items()}
         leaves = replace(outputs, logits=_leaf(outputs.logits), embedding=embedding, features=features)
-        taught, batch = None if self._given is None else self._given.outputs(self._batch), self._batch
+        taught, batch = (
+            None if self._given is None else self._given.outputs(self._batch, self._batch.images),
+            self._batch,
+        )
         times = []
         for _ in range(12):
             self._distiller.zero_grad(set_to_none=True)

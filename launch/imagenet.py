@@ -8,6 +8,7 @@ python launch/imagenet.py RECIPE --help
 """
 
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
 
 import tyro
 
-from launch.recipes.registry import Recipe, all_recipes
+from launch.recipes.registry import Recipe, all_recipes, on_eight_gpus
 from pipeline.core.command import run_command, unknown_argument
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import ConfigError, PeerError, unknown_name
@@ -81,6 +82,7 @@ def _parse_flags(recipe: Recipe, arguments: Sequence[str]) -> RunConfig:
     config, unknown = tyro.cli(
         recipe,
         prog=command,
+        description=f"{inspect.getdoc(recipe)}\n\n{on_eight_gpus(recipe)}",
         args=list(arguments),
         use_underscores=False,
         console_outputs=_speaks(),

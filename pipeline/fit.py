@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.core.config import RunConfig, check_config
 from pipeline.core.dist import World, start_world, stop_world
 from pipeline.core.errors import PeerError, RefluxError
-from pipeline.data.backends.base import BackendOptions
+from pipeline.data.backends.base import BackendOptions, DaliDecoding
 from pipeline.data.backends.registry import open_backend
 from pipeline.data.datasets import Datasets, open_datasets
 from pipeline.data.loader import Batch, Loader
@@ -28,7 +28,7 @@ from pipeline.engine.checkpoint import find_latest
 from pipeline.engine.dry_run import dry_run
 from pipeline.engine.networks import build_networks, check_names
 from pipeline.engine.pixel_check import check_pixels
-from pipeline.engine.resolve import resolve
+from pipeline.engine.resolve import as_begun, resolve
 from pipeline.engine.run_directory import (
     Attempt,
     check_fingerprints,
@@ -73,6 +73,7 @@ def fit(config: RunConfig) -> Outcome:
         world = start_world(config.running.device, config.running.threads)
         _check_lock(lock, attempt, world)
         saved = _read_saved_config(run, rank)  # again: until the lock was had, another start may have written it
+        config = as_begun(config, saved, world)
         with scratch_folder(world, run) if config.running.dry_run else nullcontext(run) as folder:
             data = open_datasets(config, world, folder)
             outcome = _fit(config, saved, data, stop, world, attempt)
@@ -192,6 +193,7 @@ def build_loader(
             device=str(world.device),
             on_bad_image=running.on_bad_image,
             prefetch=running.prefetch,
+            dali=DaliDecoding.of(running),
         ),
     )
     plan = Plan(get_policy(views.policy if training else views.val_policy), views.plan_seed)

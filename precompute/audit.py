@@ -9,29 +9,31 @@ teacher's, within what training allows such pixels.
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from pipeline.core.command import OnProgress
-from pipeline.core.config import Files, Running
+from pipeline.core.config import DaliDecoder, Files, Running
 from pipeline.core.dist import World, start_world
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.core.rng import check_seed
-from pipeline.data.backends.base import Backend, BackendOptions, Source
+from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
 from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.index import Index
 from pipeline.data.order import permutation
 from pipeline.data.plan import PLAN_VERSION, Plan, PlanRows
 from pipeline.data.policies.registry import from_json
+from pipeline.devices.streams import to_device
 from pipeline.engine.pixel_check import allowed_divergence
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from precompute.comparison import CodecFigures, Recomputed, compare_keys, compare_logits, join_figures, read_stored
-from precompute.other_pixels import ONE_OF_MANY, compare_diverging, in_doubt
+from precompute.other_pixels import ONE_OF_MANY, compare_diverging, in_doubt, same_but_decoder
 from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
 from stores.errors import StoreFormatError
 from stores.index_file import read_head
@@ -52,9 +54,11 @@ class AuditSettings:
         beton: FFCV file with the training images.
         num_rows: rows to compute again.
         seed: which rows.
-        backend: what makes pixels; "auto" is what made the store's, another one is compared by divergence.
+        backend: what makes pixels; "auto" is what made the store's, another one, or another decoder of it, is compared
+            by divergence.
         device: where the teacher runs.
         threads: decoder threads, None for all cores.
+        dali_decoder: what dali decodes with for a CUDA device; "auto" is what decoded the store's, else cpu.
     """
 
     teacher: str
@@ -67,6 +71,7 @@ class AuditSettings:
     backend: str = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
+    dali_decoder: DaliDecoder = "auto"
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def open_audit(store: Path, settings: AuditSettings) -> Iterator[Audit]:
     with _store_errors():
         reader = open_store(store)
         _check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
-        rows = _draw_rows(reader, settings)
+        rows = draw_rows(reader, num_rows=settings.num_rows, seed=settings.seed)
     backend = _backend_name(settings, reader.manifest)
     world = start_world(settings.device, settings.threads)
     fix_numerics(world.device)
@@ -162,7 +167,8 @@ def open_audit(store: Path, settings: AuditSettings) -> Iterator[Audit]:
         teacher = _teacher(settings, reader.manifest, world)
         source, name = open_train(*_data(settings, backend, reader.manifest, Path(folder)), world)
         _check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
-        with closing(_open_backend(settings, name, source, reader.manifest, world)) as opened:
+        decoding = _decoding(settings, reader.manifest, source.index, world) if name == "dali" else DaliDecoding()
+        with closing(_open_backend(settings, name, source, reader.manifest, world, decoding)) as opened:
             yield Audit(reader, rows, source.index, opened, teacher)
 
 
@@ -203,6 +209,15 @@ def _data(settings: AuditSettings, backend: str, manifest: Manifest, folder: Pat
     return files, Running(backend=backend, synthetic_samples=manifest.num_rows, synthetic_classes=len(manifest.classes))
 
 
+def _decoding(settings: AuditSettings, manifest: Manifest, index: Index, world: World) -> DaliDecoding:
+    """How DALI decodes here: as the store's pixels were where nothing else is asked, and there is a device."""
+    recorded, decoder = DaliDecoding.from_recipe(manifest.pixel_recipe) or DaliDecoding(), settings.dali_decoder
+    if decoder == "auto" and world.device.type == "cuda":
+        decoder = recorded.decoder
+    running = Running(dali_decoder=decoder, dali_hw_decoder_load=recorded.hw_load)
+    return DaliDecoding.of(replace(running, dali_decoder=choose_decoder(running, index, world)))
+
+
 def _teacher(settings: AuditSettings, manifest: Manifest, world: World) -> TeacherPass:
     recorded = manifest.teacher
     network, weights_sha256 = build_teacher(settings.teacher, num_classes=len(manifest.classes))
@@ -218,10 +233,13 @@ def _teacher(settings: AuditSettings, manifest: Manifest, world: World) -> Teach
     )
 
 
-def _open_backend(settings: AuditSettings, name: str, source: Source, manifest: Manifest, world: World) -> Backend:
+def _open_backend(
+    settings: AuditSettings, name: str, source: Source, manifest: Manifest, world: World, decoding: DaliDecoding
+) -> Backend:
     resolution, batch = (int(manifest.teacher[entry]) for entry in ("resolution", "batch"))
-    backend = open_backend(name, source, BackendOptions(resolution, world.threads, batch, str(world.device)))
-    if settings.backend == "auto" and backend.pixel_recipe() != manifest.pixel_recipe:
+    options = BackendOptions(resolution, world.threads, batch, str(world.device), dali=decoding)
+    backend = open_backend(name, source, options)
+    if settings.backend == "auto" and not same_but_decoder(backend.pixel_recipe(), manifest.pixel_recipe):
         backend.close()
         raise StoreError(
             "the store's pixels were made in another way than this machine's. Name the --backend to compare all the"
@@ -230,15 +248,15 @@ def _open_backend(settings: AuditSettings, name: str, source: Source, manifest: 
     return backend
 
 
-def _draw_rows(reader: StoreReader, settings: AuditSettings) -> tuple[np.ndarray, np.ndarray]:
+def draw_rows(reader: StoreReader, *, num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Views and sample ids, (B,) int64 each: as many of each complete view, in the order of the store."""
-    views, num_rows = reader.complete_views(), reader.manifest.num_rows
+    views, per_view = reader.complete_views(), reader.manifest.num_rows
     if not views:
         raise StoreError(f"{reader.path} has no complete view yet: let the store's precompute command end first")
-    drawn = permutation(len(views), settings.seed, 0)
-    shares = np.diff(np.linspace(0, settings.num_rows, len(views) + 1).astype(np.int64))
-    counts = {views[place]: min(int(share), num_rows) for place, share in zip(drawn, shares, strict=True)}
-    ids = [np.sort(permutation(num_rows, settings.seed, view)[: counts[view]]) for view in views]
+    drawn = permutation(len(views), seed, 0)
+    shares = np.diff(np.linspace(0, num_rows, len(views) + 1).astype(np.int64))
+    counts = {views[place]: min(int(share), per_view) for place, share in zip(drawn, shares, strict=True)}
+    ids = [np.sort(permutation(per_view, seed, view)[: counts[view]]) for view in views]
     return np.repeat(views, [len(part) for part in ids]).astype(np.int64), np.concatenate(ids)
 
 
@@ -281,7 +299,7 @@ def _recompute(
     parts = [slice(start, start + teacher.batch) for start in range(0, len(ids), teacher.batch)]
     requests: list[PlanRows] = [planned.part(part) for part in parts]
     for part, request, pixels in zip(parts, requests, backend.stream(iter(requests)), strict=True):
-        logits = teacher.outputs(pixels.images.to(teacher.device)).logits.cpu().numpy()
+        logits = teacher.outputs(to_device(pixels.images, teacher.device)).logits.cpu().numpy()
         yield Recomputed(request.views, request.ids, index.labels[at[part]], request.crc(), logits)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.core.config import Files, Precision, Running
+from pipeline.core.config import DaliDecoder, Files, Precision, Running
 from pipeline.core.errors import ConfigError
 from pipeline.core.ranges import ABOVE_0, Range
 from pipeline.core.rng import check_seed
@@ -57,7 +57,13 @@ class PrecomputeConfig:
         resolution: side of the pixels that the teacher sees.
         mean: per-channel mean of 0..1 pixels that the teacher was trained with.
         std: per-channel deviation that they are divided by.
-        backend: torchvision (the reference), dali, ffcv (with --beton), synthetic, or auto: the fastest that fits.
+        backend: torchvision (the reference), dali, ffcv (with --beton), synthetic, or auto: the fastest that fits (on
+            CUDA, dali only in a version that has been proven there).
+        dali_decoder: what dali decodes with for a CUDA device: cpu never touches it; mixed is nvJPEG on it, and an
+            error where its proof on some of the images fails; auto is mixed where the proof succeeds, else cpu. A store
+            keeps its decoder.
+        dali_hw_decoder_load: share of each batch that dali's mixed decoder gives to the device's JPEG engines, 0 to 1.
+            Above 0 an image's place in the batch decides which decoder makes its pixels.
         precision: teacher's body: auto is fp16 on CUDA and fp32 on CPU. Its pooling and classifier run in float32.
         batch: images per forward pass. The same number at every start: it decides the low bits.
         shard_rows: rows of a file. Multiples of 4096 let readers map a view as one array.
@@ -91,6 +97,8 @@ class PrecomputeConfig:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     backend: str = "auto"
+    dali_decoder: DaliDecoder = "auto"
+    dali_hw_decoder_load: float = 0.0
     precision: Precision = "auto"
     batch: int = 256
     shard_rows: int = 65536
@@ -127,6 +135,8 @@ class PrecomputeConfig:
         """How the data are read."""
         return Running(
             backend=self.backend,
+            dali_decoder=self.dali_decoder,
+            dali_hw_decoder_load=self.dali_hw_decoder_load,
             device=self.device,
             threads=self.threads,
             on_bad_image=self.on_bad_image,
@@ -199,6 +209,7 @@ def check_config(config: PrecomputeConfig) -> None:
             ABOVE_0.check(flag, number)
     Range(least=0, most=1).check("--mean", config.mean)
     ABOVE_0.check("--std", config.std)
+    Range(least=0, most=1).check("--dali-hw-decoder-load", config.dali_hw_decoder_load)
     if config.expect_top1 is not None:
         Range(least=0, most=100).check("--expect-top1", config.expect_top1)
 

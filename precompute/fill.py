@@ -18,19 +18,21 @@ import numpy as np
 
 from pipeline.core.dist import World, start_world, stop_world
 from pipeline.data.loader import Batch
+from pipeline.devices.streams import copy_to_host
 from pipeline.engine.journal import write_state
 from pipeline.engine.run_directory import Attempt, scratch_folder
 from pipeline.engine.signals import StopRequest
 from precompute.begin import begin_store
 from precompute.config import PrecomputeConfig, check_config, check_store_named, parse_part
 from precompute.endings import Pace, noted_failures, remedies, say_gray
+from precompute.going_on import check_pixels, made_with
 from precompute.pulse import Pulse, Totals
 from precompute.report import Report, format_bytes, say, show_end
 from precompute.requests import Feed
-from precompute.setting import Setting, check_names, describe_software, open_setting
+from precompute.setting import Setting, check_names, open_setting
 from precompute.store_folder import check_folder, finish_store, left_as_found, remove_old_leftovers
 from precompute.work import Unit, cut_units, deal, from_json, missing_units, take_part, to_json
-from precompute.writer import BackgroundWriter, Piece, copy_to_host
+from precompute.writer import BackgroundWriter, Piece
 from stores.layout import JOBS_FOLDER, ShardKey
 
 Outcome = Literal["done", "preempted"]
@@ -78,6 +80,8 @@ def _precompute(config: PrecomputeConfig, world: World, folder: Path, stop: Stop
         setting, measured = begun
 
         units = find_work(setting)
+        if units:
+            check_pixels(setting)
         _say_work(setting, units)
         shards, rows = (sum(count) for count in ([len(u.views) for u in units], [u.num_rows for u in units]))
         with Report(enabled=main, shards=shards, rows=rows, folder=folder) as report:
@@ -120,7 +124,7 @@ def fill_units(setting: Setting, units: list[Unit], pulse: Pulse) -> None:
         check_store_named(setting.config),
         setting.manifest,
         setting.codecs,
-        made_with=describe_software(setting.world),
+        made_with=made_with(setting),
         on_written=pulse.count,
     ) as writer:
         with closing(_compute(setting, units, pulse)) as pieces:
@@ -161,11 +165,11 @@ def _start_piece(setting: Setting, batch: Batch, unit: Unit, position: int) -> C
     outputs = setting.teacher.outputs(batch.images[own])
     both = {"logits": outputs.logits, "embedding": outputs.embedding}
     kept = {codec.source for codec in setting.codecs}
-    landed = copy_to_host({name: value for name, value in both.items() if name in kept and value is not None})
+    copied = copy_to_host({name: value for name, value in both.items() if name in kept and value is not None})
     key = ShardKey(unit.views[position], unit.start, unit.stop)
     rows = batch.rows.part(own)
     labels: np.ndarray = setting.source.index.labels[rows.ids]
-    return lambda: Piece(key, rows, labels, landed())
+    return lambda: Piece(key, rows, labels, {name: value.numpy() for name, value in copied.wait().items()})
 
 
 def _count_shards(units: list[Unit]) -> int:

@@ -20,6 +20,11 @@ from stores.reader import StoreReader
 ONE_OF_MANY = 100.0  # one row's divergence over the mean of many: few images change much where most hardly do
 
 
+def same_but_decoder(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two pixel recipes differ in their decoder at most: that may make the same pixels, and rows can tell."""
+    return {**first, "decoder": None} == {**second, "decoder": None}
+
+
 def compare_diverging(
     reader: StoreReader, codec: Codec, head: Head | None, stored: dict[str, np.ndarray], now: Recomputed, limit: float
 ) -> tuple[CodecFigures, list[Problem]]:

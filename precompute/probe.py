@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.core.command import progress
 from pipeline.core.dist import AgreedFlag
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends.base import BackendOptions
+from pipeline.data.backends.base import BackendOptions, DaliDecoding
 from pipeline.data.backends.registry import open_backend
 from pipeline.data.datasets import open_val
 from pipeline.data.index import check_same_classes
@@ -44,7 +44,14 @@ def measure_top1(setting: Setting, is_stopped: Callable[[], bool]) -> Accuracy |
     config, world = setting.config, setting.world
     source, name = open_val(config.files(setting.folder), config.running(), world)
     check_same_classes(setting.source.index, source.index)
-    options = BackendOptions(config.resolution, world.threads, config.batch, str(world.device), config.on_bad_image)
+    options = BackendOptions(
+        config.resolution,
+        world.threads,
+        config.batch,
+        str(world.device),
+        config.on_bad_image,
+        dali=DaliDecoding.of(config.running()),
+    )
     plan, agreed = Plan(get_policy(_VAL_POLICY), plan_seed=0), AgreedFlag(world)
     share = world.size * config.batch
     with (

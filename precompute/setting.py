@@ -12,8 +12,9 @@ import torch
 
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.data.backends.base import Backend, BackendOptions, Source
+from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
 from pipeline.data.backends.registry import check_backend, open_backend
+from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
@@ -21,6 +22,7 @@ from pipeline.data.policies.registry import get_policy
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from precompute.config import PrecomputeConfig
+from precompute.other_pixels import same_but_decoder
 from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics, resolve_precision
 from stores.codecs.base import Codec
 from stores.codecs.registry import parse_codecs
@@ -90,12 +92,15 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
         StoreError: the store is one of other data, views or teacher; both values are shown.
     """
     fix_numerics(world.device)
+    config = _as_begun(config, world)
     source, name = open_train(config.files(folder), config.running(), world)
     if len(source.index) != source.index.num_parent:
         raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
     network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
     codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
     precision = resolve_precision(config.precision, world.device)
+    if name == "dali":
+        config = replace(config, dali_decoder=choose_decoder(config.running(), source.index, world))
     backend = open_backend(name, source, _backend_options(config, world))
     try:
         about_teacher = {
@@ -146,6 +151,7 @@ def _backend_options(config: PrecomputeConfig, world: World) -> BackendOptions:
         max_batch=config.batch * config.views_per_decode,
         device=str(world.device),
         on_bad_image=config.on_bad_image,
+        dali=DaliDecoding.of(config.running()),
         prefetch=3 if config.views_per_decode == 1 else 1,  # several views make one request large enough for all cores
     )
 
@@ -199,22 +205,38 @@ def _draft(
     )
 
 
-def _checked(config: PrecomputeConfig, draft: Manifest) -> Manifest:
-    """The manifest that stands in the store, or the draft where there is no store yet."""
-    store = config.store
+def _as_begun(config: PrecomputeConfig, world: World) -> PrecomputeConfig:
+    """With what "auto" stood for on CUDA when the store was begun with DALI: today it may be something else."""
+    there = _manifest_in(config.store)
+    decoding = None if there is None else DaliDecoding.from_recipe(there.pixel_recipe)
+    if decoding is None or config.beton is not None or world.device.type != "cuda":
+        return config
+    backend = "dali" if config.backend == "auto" else config.backend
+    decoder = decoding.decoder if config.dali_decoder == "auto" else config.dali_decoder
+    return replace(config, backend=backend, dali_decoder=decoder)
+
+
+def _manifest_in(store: Path | None) -> Manifest | None:
     if store is None or not has_store(store):
-        return draft
+        return None
     try:
-        there = read_manifest(store)
+        return read_manifest(store)
     except StoreFormatError as error:
         if (store / STORE_FILE).exists():
             raise StoreError(str(error)) from error
-        return draft  # killed before its first file
-    difference = first_difference(there, _named_alike(draft, there))
+        return None  # killed before its first file
+
+
+def _checked(config: PrecomputeConfig, draft: Manifest) -> Manifest:
+    """The manifest that stands in the store, or the draft where there is no store yet."""
+    there = _manifest_in(config.store)
+    if there is None:
+        return draft
+    difference = first_difference(there, _decoded_alike(_named_alike(draft, there), there))
     if difference is None:
         return there
     raise StoreError(
-        f"{store} is the store of other teacher outputs: '{difference.entry}' differs.\n"
+        f"{config.store} is the store of other teacher outputs: '{difference.entry}' differs.\n"
         f"  store:    {difference.first}\n  this job: {difference.second}\n"
         "Name another folder with --store, or give the flags that the store was begun with."
     )
@@ -225,3 +247,9 @@ def _named_alike(draft: Manifest, there: Manifest) -> Manifest:
     if draft.teacher["weights_sha256"] != there.teacher.get("weights_sha256"):
         return draft
     return replace(draft, teacher={**draft.teacher, "name": there.teacher.get("name")})
+
+
+def _decoded_alike(draft: Manifest, there: Manifest) -> Manifest:
+    """Another decoder may make the same pixels: `going_on` measures that before a row is added."""
+    is_alike = same_but_decoder(draft.pixel_recipe, there.pixel_recipe)
+    return replace(draft, pixel_recipe=there.pixel_recipe) if is_alike else draft

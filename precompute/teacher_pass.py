@@ -1,12 +1,11 @@
 """The teacher on batches of one fixed size, in the kernels that give the same bits at every start."""
 
-import os
-
 import torch
 from torch import Tensor
 
 from pipeline.core.config import Precision
-from pipeline.engine.networks import preparation, set_kernels
+from pipeline.devices.numerics import fix_compiler, set_kernels
+from pipeline.engine.networks import preparation
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 from pipeline.models.spec import parse_spec
@@ -85,14 +84,10 @@ def fix_numerics(device: torch.device) -> None:
     Must come before the first CUDA kernel and the first compilation. On the CPU the teacher runs on one thread: one,
     two and three gave the same bits for ResNet, MobileNet, ViT and ConvNeXt with torch 2.15, but nobody promises that.
     """
-    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # no kernels chosen by a stopwatch
-    # a second batch size would replace the kernels of the first by others for all sizes
-    os.environ.setdefault("TORCH_DYNAMO_AUTOMATIC_DYNAMIC_SHAPES", "0")
-    set_kernels(deterministic=True)
-    torch.use_deterministic_algorithms(True, warn_only=True)  # a layer without such a kernel is worth a warning
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # pixels written twice
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    set_kernels(
+        deterministic=True, precision="fp32", warn_only=True
+    )  # a layer without such a kernel is worth a warning
+    fix_compiler()
     if device.type == "cpu":
         torch.set_num_threads(1)
 

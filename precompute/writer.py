@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline.core.errors import StoreError
 from pipeline.data.plan import PlanRows
@@ -123,21 +122,3 @@ def cannot_write(store: Path, error: OSError) -> StoreError:
         f"cannot write the store {store}: {error}.\n"
         "Make room or give permission, and start the same command again; sealed shards stay and are not made again."
     )
-
-
-def copy_to_host(tensors: dict[str, torch.Tensor]) -> Callable[[], dict[str, np.ndarray]]:
-    """Begin to copy device tensors to the host; the function that is returned waits until they are there."""
-    if all(tensor.device.type == "cpu" for tensor in tensors.values()):
-        return lambda: {name: tensor.numpy() for name, tensor in tensors.items()}
-    copies = {
-        name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
-        for name, tensor in tensors.items()
-    }
-    done = torch.cuda.Event()
-    done.record()
-
-    def landed() -> dict[str, np.ndarray]:
-        done.synchronize()
-        return {name: copy.numpy() for name, copy in copies.items()}
-
-    return landed

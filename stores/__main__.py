@@ -57,6 +57,7 @@ def verify(
     rows: int = 64,
     seed: int = 0,
     backend: str = "auto",
+    dali_decoder: Literal["auto", "cpu", "mixed"] = "auto",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None,
 ) -> None:
@@ -74,6 +75,7 @@ def verify(
         rows: Random rows to compute again, spread evenly over the complete views.
         seed: Which random rows.
         backend: What makes their pixels (auto: what made the store's; another one's rows may diverge as in training).
+        dali_decoder: What dali decodes with for a CUDA device (auto: what decoded the store's, where that was dali).
         device: Where the teacher runs; auto takes CUDA where it is.
         threads: Decoder threads (default: all cores).
     """
@@ -85,7 +87,9 @@ def verify(
         if teacher is not None:  # before the checksums: they take hours, and a wrong flag should not
             from precompute.audit import AuditSettings, open_audit  # torch takes seconds, and `--help` must not
 
-            settings = AuditSettings(teacher, data, train_dir, index, beton, rows, seed, backend, device, threads)
+            settings = AuditSettings(
+                teacher, data, train_dir, index, beton, rows, seed, backend, device, threads, dali_decoder
+            )
             opened = stack.enter_context(open_audit(store, settings))
         with _store_errors(), progress("verify", "rows") as on_progress:
             found = verify_store(store, on_progress=on_progress)

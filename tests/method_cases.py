@@ -124,8 +124,7 @@ def batch_of(step: int = 0, number: int = 0, *, num_micro_batches: int = 1) -> B
 
 def terms_of(networks: Networks, batch: Batch, *, epoch: int = 0) -> dict[str, torch.Tensor]:
     """One forward pass of student and method."""
-    teacher = None if networks.teacher is None else networks.teacher.outputs(batch)
-    terms: dict[str, torch.Tensor] = networks.distiller(
-        networks.prepare(batch.images), batch.labels, batch.ids, teacher, epoch
-    )
+    images = networks.prepare(batch.images)
+    teacher = None if networks.teacher is None else networks.teacher.outputs(batch, images)
+    terms: dict[str, torch.Tensor] = networks.distiller(images, batch.labels, batch.ids, teacher, epoch)
     return terms

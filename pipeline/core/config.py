@@ -6,7 +6,7 @@ compared field by field, except for `FREE_FIELDS`, which cannot change a number 
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -16,6 +16,7 @@ from pipeline.core.ranges import ABOVE_0, ANY, NOT_NEGATIVE, SEED, SHARE, Range
 
 Amp = Literal["auto", "off", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DaliDecoder = Literal["auto", "cpu", "mixed"]
 TeacherSource = Literal["auto", "stored", "online", "hybrid"]
 
 
@@ -162,6 +163,8 @@ class Numerics:
             float32.
         channels_last: memory format of networks and images.
         compile: torch.compile student and teacher.
+        cuda_graphs: `teacher` launches the online teacher as one CUDA graph: for batches too small to keep the device
+            busy while the host launches kernel by kernel.
         sync_bn: batch statistics over all ranks' micro-batches, of student and connectors (ties the result to the
             number of ranks).
         deterministic: only deterministic device kernels, no autotuning; slower.
@@ -171,6 +174,7 @@ class Numerics:
     teacher_precision: Precision = "auto"
     channels_last: bool = True
     compile: bool = False
+    cuda_graphs: Literal["off", "teacher"] = "off"
     sync_bn: bool = False
     deterministic: bool = False
 
@@ -180,7 +184,13 @@ class Running:
     """How the job runs; nothing here changes a result, but for the pixels of another backend.
 
     Attributes:
-        backend: torchvision (the reference), dali, ffcv (with --beton), synthetic, or auto: the fastest that fits.
+        backend: torchvision (the reference), dali, ffcv (with --beton), synthetic, or auto: the fastest that fits (on
+            CUDA, dali only in a version that has been proven there).
+        dali_decoder: what dali decodes with for a CUDA device: cpu never touches it; mixed is nvJPEG on it, and an
+            error where its proof on some of the images fails; auto is mixed where the proof succeeds, else cpu. A run
+            keeps its decoder.
+        dali_hw_decoder_load: share of each batch that dali's mixed decoder gives to the device's JPEG engines, 0 to 1.
+            Above 0 an image's place in the batch decides which decoder makes its pixels.
         device: auto takes CUDA where it is.
         threads: decoder threads of each rank (default: this process's cores over the ranks that share them).
         prefetch: requests decoded ahead.
@@ -196,6 +206,8 @@ class Running:
     """
 
     backend: str = "auto"
+    dali_decoder: DaliDecoder = "auto"
+    dali_hw_decoder_load: float = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
     prefetch: int = 3
@@ -262,7 +274,7 @@ class RunConfig:
     def from_json(cls, encoded: dict[str, Any]) -> "RunConfig":
         """Inverse of `to_json`. Unknown fields (of a newer version) are refused."""
         config: RunConfig = _decode(cls, encoded, cls.__name__)
-        return config
+        return config if "dali_decoder" in encoded.get("running", {}) else _with_former_decoder(config)
 
 
 # A resumed run may change these: they say where files are, how fast and how often, never what comes out.
@@ -273,6 +285,7 @@ FREE_FIELDS = frozenset(
         *(f"teaching.{name}" for name in ("store_io", "check_rows", "max_divergence")),
         *(f"running.{name}" for name in ("threads", "prefetch", "checkpoint_every", "keep", "log_every", "dry_run")),
         *(f"running.{name}" for name in ("on_bad_image", "eval_every")),
+        "numerics.cuda_graphs",
         "optimisation.max_steps",
         "optimisation.max_micro_batch",  # what it decided, the number of micro-batches, is compared
     }
@@ -289,6 +302,7 @@ _RANGES = {
     **dict.fromkeys(("mean", "teacher_mean"), Range(least=0, most=1)),  # of pixels that are 0..1, not 0..255
     **dict.fromkeys(("plan_seed", "run_seed"), SEED),
     "gamma": Range(above=0, most=1),
+    "dali_hw_decoder_load": Range(least=0, most=1),
     "ema_decay": Range(above=0, below=1),
 }
 _TRAINING_NAMES = {
@@ -357,6 +371,14 @@ def flag(name: str) -> str:
 def method_flag(name: str) -> str:
     """The flag of a method's hyper-parameter: `--method-NAME` where the training has one of its own that is --NAME."""
     return flag(f"method_{name}" if name in _TRAINING_NAMES else name)
+
+
+def _with_former_decoder(config: RunConfig) -> RunConfig:
+    """A resolved configuration of a version that did not choose: DALI decoded on the device of the run."""
+    running = config.running
+    if running.backend != "dali":
+        return config
+    return replace(config, running=replace(running, dali_decoder="mixed" if running.device == "cuda" else "cpu"))
 
 
 def _check_teaching(config: RunConfig) -> None:

@@ -145,20 +145,21 @@ def start_world(device: Literal["auto", "cpu", "cuda"], threads: int | None) -> 
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     place = _pick_device(device)
+    on_cuda = place.type == "cuda"
     if size == 1:
-        return World(0, 1, place, threads or decoder_threads(1))
+        return World(0, 1, place, threads or decoder_threads(1, launching=on_cuda))
     dist.init_process_group(
-        "nccl" if place.type == "cuda" else "gloo",
+        "nccl" if on_cuda else "gloo",
         store=_store_of_this_attempt(rank, size),
         rank=rank,
         world_size=size,
         timeout=_TIMEOUT,
-        device_id=place if place.type == "cuda" else None,
+        device_id=place if on_cuda else None,
     )
     world = World(rank, size, place, 1, dist.new_group(backend="gloo", timeout=_TIMEOUT))
     mine = [socket.gethostname(), sorted(os.sched_getaffinity(0))]
     sharing = sum(other == mine for other in world.gather(mine))
-    return World(rank, size, place, threads or decoder_threads(sharing), world.control)
+    return World(rank, size, place, threads or decoder_threads(sharing, launching=on_cuda), world.control)
 
 
 def _store_of_this_attempt(rank: int, size: int) -> Store:

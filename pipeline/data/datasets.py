@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.command import progress
-from pipeline.core.config import Files, RunConfig, Running
+from pipeline.core.config import DaliDecoder, Files, RunConfig, Running
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data.backends.base import Source
@@ -14,6 +14,7 @@ from pipeline.data.backends.registry import choose_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.beton import read_beton_index
 from pipeline.data.beton_writer import write_beton
+from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.index import Index, check_same_classes, load_index, select_subset
 from pipeline.data.scan import scan_folder
 
@@ -24,12 +25,13 @@ _SYNTHETIC_VAL_SHARE = 20
 
 @dataclass(frozen=True)
 class Datasets:
-    """The two data sets of a run and the backends that read them."""
+    """The two data sets of a run and the backends that read them; how DALI decodes, where it is one of these."""
 
     train: Source
     val: Source
     train_backend: str
     val_backend: str
+    dali_decoder: DaliDecoder = "auto"
 
 
 def open_datasets(config: RunConfig, world: World, folder: Path | None = None) -> Datasets:
@@ -41,7 +43,7 @@ def open_datasets(config: RunConfig, world: World, folder: Path | None = None) -
         folder: what stands in for RUN where nothing may be saved there.
 
     Raises:
-        ConfigError: folders not named, or a backend that does not fit.
+        ConfigError: folders not named, a backend that does not fit, or a decoder that fails its proof.
         DataError: bad folders, files or indexes, by name.
     """
     files = replace(config.files, out=folder or config.files.out)
@@ -50,14 +52,18 @@ def open_datasets(config: RunConfig, world: World, folder: Path | None = None) -
     check_same_classes(train.index, val.index)
     if config.files.subset is not None:
         train = Source(select_subset(train.index, config.files.subset), train.beton)
-    return Datasets(train, val, train_backend, val_backend)
+    decoder = config.running.dali_decoder
+    if train_backend == "dali" or (val_backend == "dali" and decoder != "auto"):  # val alone: on the CPU, unless asked
+        decoder = choose_decoder(config.running, (train if train_backend == "dali" else val).index, world)
+    return Datasets(train, val, train_backend, val_backend, decoder)
 
 
 def open_train(files: Files, running: Running, world: World) -> tuple[Source, str]:
     """The whole training data and the backend that reads them; see `open_datasets`."""
     if running.backend == "synthetic":
         return Source(synthetic_index(running.synthetic_samples, running.synthetic_classes)), "synthetic"
-    backend = choose_backend(running.backend, has_beton=files.beton is not None)
+    on_cuda = world.device.type == "cuda"
+    backend = choose_backend(running.backend, has_beton=files.beton is not None, on_cuda=on_cuda)
     source = _open(files.beton, _folder(files, "train"), files.train_index, files.out, "train", world)
     if backend == "ffcv" and source.beton is None:
         source = _with_beton(source.index, files.out, world)
@@ -69,9 +75,10 @@ def open_val(files: Files, running: Running, world: World) -> tuple[Source, str]
     if running.backend == "synthetic":
         num_val = max(1, running.synthetic_samples // _SYNTHETIC_VAL_SHARE)
         return Source(synthetic_index(num_val, running.synthetic_classes)), "synthetic"
-    train_backend = choose_backend(running.backend, has_beton=files.beton is not None)
+    on_cuda = world.device.type == "cuda"
+    train_backend = choose_backend(running.backend, has_beton=files.beton is not None, on_cuda=on_cuda)
     fallback = "auto" if train_backend == "ffcv" else train_backend
-    backend = "ffcv" if files.val_beton else choose_backend(fallback, has_beton=False)
+    backend = "ffcv" if files.val_beton else choose_backend(fallback, has_beton=False, on_cuda=on_cuda)
     return _open(files.val_beton, _folder(files, "val"), files.val_index, files.out, "val", world), backend
 
 

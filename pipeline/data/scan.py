@@ -8,15 +8,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
-
 from pipeline.core.cpu import usable_cpus
 from pipeline.core.errors import DataError
+from pipeline.data.decode import ImageRefusedError, decode_rgb, open_image
 from pipeline.data.index import Index, SampleRecord, pack_index
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-MAX_PIXELS = 100_000_000  # a header that lies (65500 x 65500) must not make a decoder allocate what it says
-_FORMATS = ("JPEG", "PNG", "WEBP")
 _CHUNK = 512
 _FEW_CHUNKS = 4  # scanned here and now: starting processes would take longer
 _SHOWN = 20
@@ -41,7 +38,8 @@ def scan_folder(
 
     Args:
         bad: what to do about files that cannot serve: stop and list them, or leave them out (and return them).
-        verify: `ends` reads headers and the last bytes, and decodes what looks truncated; `decode` decodes everything.
+        verify: `ends` reads headers, the last bytes, and a PNG's checksums, and decodes what looks truncated; `decode`
+            decodes everything.
         on_progress: called with (files done, files in all).
 
     Raises:
@@ -90,17 +88,15 @@ def inspect_image(path: Path, verify: Literal["ends", "decode"]) -> tuple[int, i
         size_bytes = path.stat().st_size
         if size_bytes == 0:
             return "the file is empty (0 bytes)"
-        with Image.open(path) as image:
-            reason = _unsuitable(path, image)
-            if reason:
-                return reason
+        with path.open("rb") as file, open_image(file) as image:
             width, height = image.size
-            if verify == "decode" or not _has_proper_end(path, str(image.format), size_bytes):
-                image.load()
-    except Image.DecompressionBombError:
-        return f"the header claims more than {MAX_PIXELS:,} pixels"
-    except Exception as error:  # PIL raises whatever the damage provokes: OSError, SyntaxError, struct.error, ...
-        return f"not a readable image: {_one_line(error)}"
+            kind = str(image.format)
+        if verify == "decode" or not _has_proper_end(path, kind, size_bytes):
+            decode_rgb(path.read_bytes())
+    except ImageRefusedError as error:
+        return str(error)
+    except OSError as error:
+        return f"not a readable image: {error}"
     return width, height, size_bytes
 
 
@@ -112,38 +108,13 @@ def bad_files_message(root: Path, refused: list[BadFile]) -> str:
     return "\n".join([f"{len(refused)} file(s) under {root} cannot serve as training images:", *lines, *more, remedy])
 
 
-def _unsuitable(path: Path, image: Image.Image) -> str | None:
-    width, height = image.size
-    if image.format not in _FORMATS:
-        return f"format {image.format}: the backends do not read it alike; convert it to JPEG, PNG or WebP"
-    if width * height > MAX_PIXELS:
-        return f"{width} x {height} pixels, more than {MAX_PIXELS:,}"
-    if image.mode.startswith(("I", "F")):
-        return f"16 bits a channel (mode {image.mode}): the backends do not read it alike; convert it to 8 bits"
-    if image.format == "PNG" and _png_bit_depth(path) == 16:
-        return "16 bits a channel: the backends do not read it alike; convert it to 8 bits"
-    if getattr(image, "n_frames", 1) > 1:
-        return "an animation"
-    return None
-
-
-def _png_bit_depth(path: Path) -> int:
-    with path.open("rb") as file:
-        return file.read(25)[24]  # signature 8, length 4, "IHDR" 4, width 4, height 4, then the bit depth
-
-
 def _has_proper_end(path: Path, kind: str, size_bytes: int) -> bool:
     with path.open("rb") as file:
         if kind == "WEBP":
             file.seek(4)
             return int.from_bytes(file.read(4), "little") + 8 <= size_bytes
-        file.seek(max(0, size_bytes - 12))
-        tail = file.read()
-    return tail.endswith(b"\xff\xd9") if kind == "JPEG" else b"IEND" in tail
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        file.seek(max(0, size_bytes - 2))
+        return kind == "PNG" or file.read() == b"\xff\xd9"
 
 
 def _image_files(root: Path, class_name: str) -> Iterator[str]:
@@ -168,7 +139,6 @@ def _map_chunks(
 def _inspect_chunk(
     root: Path, chunk: list[tuple[str, int]], verify: Literal["ends", "decode"]
 ) -> list[tuple[int, int, int] | str]:
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # PIL warns beyond it and refuses beyond twice as many
     return [inspect_image(root / name, verify) for name, _ in chunk]
 
 

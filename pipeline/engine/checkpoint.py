@@ -22,13 +22,13 @@ import os
 import shutil
 import threading
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline.core.errors import CheckpointError
+from pipeline.devices.streams import HostCopy, copy_to_host
 from stores.atomic import fsync_path, publish, publish_text
 
 CHECKPOINT_VERSION = 1
@@ -55,8 +55,8 @@ class CheckpointWriter:
         the host goes on without waiting.
         """
         self.wait()
-        snapshot, copied = _to_host(state)
-        self._thread = threading.Thread(target=self._write, args=(snapshot, copied, is_best), name="checkpoint")
+        snapshot = copy_to_host(state)
+        self._thread = threading.Thread(target=self._write, args=(snapshot, is_best), name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
@@ -75,9 +75,9 @@ class CheckpointWriter:
                 "Earlier checkpoints are whole; free space or repair the disk and start the same command again."
             ) from error
 
-    def _write(self, snapshot: dict[str, Any], copied: Callable[[], None], is_best: bool) -> None:
+    def _write(self, copied: HostCopy[dict[str, Any]], is_best: bool) -> None:
         try:
-            copied()
+            snapshot = copied.wait()
             step = int(snapshot["step"])
             path = self._folder / f"step-{step:08d}.pt"
             write_checked(path, snapshot)
@@ -179,35 +179,3 @@ def _crc_of(path: Path) -> int:
         while block := file.read(_BLOCK_BYTES):
             crc = zlib.crc32(block, crc)
     return crc
-
-
-def host_like(value: torch.Tensor) -> torch.Tensor:
-    """An empty tensor on the CPU, pinned where `value` is on a CUDA device, with the strides of `value`.
-
-    A fused optimiser refuses momenta whose strides are not their parameter's, and adopts those of a checkpoint.
-    """
-    return torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
-
-
-def _to_host(state: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], None]]:
-    """A copy of nested `state` with tensors on the CPU, and a function that waits until the copies have arrived."""
-    on_device: list[torch.Tensor] = []
-
-    def copy(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            if value.device.type == "cpu":
-                return value.detach().clone()
-            on_device.append(value)
-            return host_like(value).copy_(value.detach(), non_blocking=True)
-        if isinstance(value, dict):
-            return {key: copy(part) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(copy(part) for part in value)
-        return value
-
-    snapshot = copy(state)
-    if not on_device:
-        return snapshot, lambda: None
-    arrived = torch.cuda.Event()
-    arrived.record(torch.cuda.current_stream(on_device[0].device))
-    return snapshot, arrived.synchronize

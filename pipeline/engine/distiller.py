@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from pipeline.devices.numerics import running_in
 from pipeline.methods.base import Method, MethodInput, Weights
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
-from pipeline.teachers.online import autocast
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Distiller(nn.Module):
             "loss" (with gradient), and detached: "ce", "kd" and "method" where present (unweighted), "temperature" (its
             mean) where it is learned, "top1" (share).
         """
-        with autocast(self._numerics.device, self._numerics.amp):
+        with running_in(self._numerics.device, self._numerics.amp):
             student: Outputs = self._run_student[0](images)
         return self.terms(student, labels, ids, teacher, epoch)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -16,14 +17,25 @@ from pipeline.engine.session import Job
 from pipeline.teachers.base import Teacher
 
 _WARM_STEPS, _TIMED_STEPS = 2, 4
+_LAUNCH_BOUND = 0.8  # of a step's time spent launching it: beyond, the device is likely to wait for the host
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """How long steps took, and how long the host took to launch one on an idle device."""
+
+    num_steps: int
+    seconds: float
+    launch_s: float
 
 
 def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher: Teacher | None) -> None:
     """Run a few steps on real data, then print sizes, schedule, speed, hours and memory."""
     say_cautions(Lines(enabled=job.world.is_main), job.config, job.order, job.total_steps)
-    seconds, done = _time_steps(job, batches, num_own)
+    timing = _time_steps(job, batches, num_own)
     if not job.world.is_main:
         return
+    _say_if_launch_bound(job, timing)
     config, order = job.config, job.order
     per_epoch, total = order.steps_per_epoch, job.total_steps
     rates = [f"{learning_rate(config.optimisation, step, per_epoch):.3g}" for step in (0, total // 2, total - 1)]
@@ -39,9 +51,9 @@ def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher: Teacher |
         ("precision", f"student {config.numerics.amp}, teacher {config.numerics.teacher_precision}"),
         ("backend", f"{config.running.backend}, {job.world.threads} decoder thread(s) a rank"),
     ]
-    if done:
-        speed = done * order.batch / seconds
-        rows.append(("speed", f"{speed:,.0f} images/s over {done} step(s)"))
+    if timing.num_steps:
+        speed = timing.num_steps * order.batch / timing.seconds
+        rows.append(("speed", f"{speed:,.0f} images/s over {timing.num_steps} step(s)"))
         rows.append(("training time", f"{total * order.batch / speed / 3600:,.2f} h, evaluations not counted"))
     if job.world.device.type == "cuda":
         rows.append(("device memory", f"{torch.cuda.max_memory_allocated(job.world.device) / 2**30:.1f} GiB at most"))
@@ -49,18 +61,31 @@ def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher: Teacher |
     console.table(f"{config.recipe}: dry run, nothing was saved", rows)
 
 
-def _time_steps(job: Job, batches: Iterator[Batch], num_own: int) -> tuple[float, int]:
-    """Seconds and number of the steps that were timed."""
+def _time_steps(job: Job, batches: Iterator[Batch], num_own: int) -> _Timing:
     warm = min(_WARM_STEPS, job.total_steps - 1)
     timed = min(_TIMED_STEPS, job.total_steps - warm)
     for _ in range(warm):
         job.train_step(list(islice(batches, num_own)))
     _finish(job)
-    started = time.perf_counter()
-    for _ in range(timed):
-        job.train_step(list(islice(batches, num_own)))
+    started, launch_s = time.perf_counter(), 0.0
+    for number in range(timed):
+        micro_batches = list(islice(batches, num_own))
+        asked = time.perf_counter()
+        job.train_step(micro_batches)
+        if number == 0:  # later ones may wait for room in the device's queue
+            launch_s = time.perf_counter() - asked
     _finish(job)
-    return time.perf_counter() - started, timed
+    return _Timing(timed, time.perf_counter() - started, launch_s)
+
+
+def _say_if_launch_bound(job: Job, timing: _Timing) -> None:
+    step_s = timing.seconds / max(1, timing.num_steps)
+    if job.world.device.type == "cuda" and timing.launch_s > _LAUNCH_BOUND * step_s:
+        Lines(enabled=True).warn(
+            f"the host takes {1000 * timing.launch_s:.1f} ms to launch a step of {1000 * step_s:.1f} ms: with"
+            f" micro-batches of {job.order.micro_batch} images the device is likely to wait for it.\n"
+            "Raise --batch (and --lr with it), lower --micro-batches, or try --cuda-graphs teacher or --compile."
+        )
 
 
 def _finish(job: Job) -> None:

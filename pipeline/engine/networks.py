@@ -1,6 +1,5 @@
 """Teacher, student and method of a run, built from its configuration."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from pipeline.data.backends.registry import check_backend
 from pipeline.data.index import Index
 from pipeline.data.loader import normalise
 from pipeline.data.policies.registry import get_policy
+from pipeline.devices.numerics import set_kernels
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.teacher_choice import StoredOutputs, TeacherChoice
 from pipeline.methods.base import Needs, Setting
@@ -48,7 +48,8 @@ class Networks:
 
 
 def check_names(config: RunConfig) -> None:
-    """Refuse unknown names of methods, models, backends, policies and stores before any data is looked at.
+    """Refuse unknown names of methods, models, backends, policies and stores, and graphs without a device to run them,
+    before any data is looked at.
 
     Raises:
         ConfigError: with what is known; or a teacher that is missing or not needed.
@@ -67,6 +68,8 @@ def check_names(config: RunConfig) -> None:
         raise ConfigError(f"no such store: --store {config.files.store}. Name the folder that `precompute` filled.")
     for policy in (config.views.policy, config.views.val_policy):
         get_policy(policy)
+    if config.numerics.cuda_graphs != "off" and not (config.running.device != "cpu" and torch.cuda.is_available()):
+        raise ConfigError("--cuda-graphs teacher needs a CUDA device, and this run has none: leave the flag out")
 
 
 def build_networks(config: RunConfig, choice: TeacherChoice, *, index: Index, world: World) -> Networks:
@@ -75,7 +78,7 @@ def build_networks(config: RunConfig, choice: TeacherChoice, *, index: Index, wo
     Raises:
         ConfigError: unknown names, weights that do not fit, a teacher that is missing or not needed.
     """
-    set_kernels(deterministic=config.numerics.deterministic)
+    set_kernels(deterministic=config.numerics.deterministic, precision=config.numerics.amp)
     method = build_method(config.method, config.method_args)
     num_classes = len(index.classes)
     student = build_network(
@@ -105,20 +108,9 @@ def preparation(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, memory_format: torch.memory_format
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The function from (B, H, W, 3) uint8 pixels to normalised images, with its constants on the device."""
-    mean_3, std_3 = torch.tensor(mean, device=device), torch.tensor(std, device=device)
-    return lambda images: normalise(images, mean_3, std_3, memory_format)
-
-
-def set_kernels(*, deterministic: bool) -> None:
-    """Choose between deterministic kernels and the fastest ones, for the whole process.
-
-    Must come before the first CUDA kernel: cuBLAS reads its variable once.
-    """
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it alone
-    torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = not deterministic
-    torch.backends.cudnn.deterministic = deterministic
+    mean_311, std_311 = (torch.tensor(values)[:, None, None] for values in (mean, std))
+    scale, offset = (1 / (255 * std_311)).to(device), (-mean_311 / std_311).to(device)
+    return lambda images: normalise(images, scale, offset, memory_format)
 
 
 def _setting(
@@ -139,7 +131,7 @@ def _setting(
         student_dim=student.embedding_dim,
         num_classes=student.num_classes,
         student_maps=map_shapes(student, views.resolution),
-        teacher_maps={} if online is None else map_shapes(online.network, views.resolution),
+        teacher_maps={} if online is None else online.map_shapes(views.resolution),
         teacher_dim=None if head is None else head[0].shape[1],
         class_counts=tuple(int(count) for count in counts),
         micro_batch=config.optimisation.batch // micro_batches,
@@ -197,10 +189,13 @@ def _online(
         precision=config.numerics.teacher_precision,
         memory_format=memory_format,
         compiled=config.numerics.compile,
+        graphed=config.numerics.cuda_graphs == "teacher",
         mode=needs.teacher_mode,
     )
     views = config.views
     mean, std = views.teacher_mean or views.mean, views.teacher_std or views.std
+    if (mean, std) == (views.mean, views.std):
+        return OnlineViews(teacher, None)
     return OnlineViews(teacher, preparation(mean, std, world.device, memory_format))
 
 

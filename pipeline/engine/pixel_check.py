@@ -6,10 +6,11 @@ import torch
 from pipeline.core.config import RunConfig
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, RefluxError, StoreError
-from pipeline.data.backends.base import BackendOptions, Source
+from pipeline.data.backends.base import BackendOptions, DaliDecoding, Source
 from pipeline.data.backends.registry import open_backend
 from pipeline.data.loader import Loader, Request
 from pipeline.data.order import MicroBatch
+from pipeline.devices.streams import to_device
 from pipeline.engine.networks import preparation, stored_teacher
 from pipeline.engine.teacher_choice import StoredOutputs
 from pipeline.kernels.kl import kl
@@ -82,10 +83,16 @@ def _divergence(config: RunConfig, stored: StoredOutputs, source: Source, loader
     teacher = stored.reader.manifest.teacher
     online = _teacher(config, stored, len(source.index.classes), world)
     request = _request(loader, min(stored.views))
-    options = BackendOptions(int(teacher["resolution"]), world.threads, _NUM_ROWS, str(world.device))
+    options = BackendOptions(
+        int(teacher["resolution"]),
+        world.threads,
+        _NUM_ROWS,
+        str(world.device),
+        dali=DaliDecoding.of(config.running),
+    )
     backend = open_backend(config.running.backend, source, options)
     try:
-        images = next(iter(backend.stream([request.rows]))).images.to(world.device)
+        images = to_device(next(iter(backend.stream([request.rows]))).images, world.device)
     finally:
         backend.close()
     prepare = preparation(tuple(teacher["mean"]), tuple(teacher["std"]), world.device, torch.channels_last)

@@ -42,8 +42,30 @@ def resolve(
         ),
         optimisation=replace(optimisation, micro_batches=micro_batches),
         views=replace(views, val_resolution=views.val_resolution or views.resolution, num_views=choice.num_views),
-        running=replace(config.running, backend=data.train_backend, device="cuda" if on_cuda else "cpu"),
+        running=replace(
+            config.running,
+            backend=data.train_backend,
+            dali_decoder=data.dali_decoder,
+            device="cuda" if on_cuda else "cpu",
+        ),
     )
+
+
+def as_begun(config: RunConfig, saved: RunConfig | None, world: World) -> RunConfig:
+    """With what "auto" stood for on CUDA when the run was begun with DALI: today it may stand for something else.
+
+    Args:
+        config: from the command line.
+        saved: the run's own, where it is continued.
+        world: the ranks.
+    """
+    if saved is None or (saved.running.device, world.device.type) != ("cuda", "cuda"):
+        return config
+    now, begun = config.running, saved.running
+    is_dali = begun.backend == "dali" and config.files.beton is None
+    backend = "dali" if now.backend == "auto" and is_dali else now.backend
+    decoder = begun.dali_decoder if now.dali_decoder == "auto" else now.dali_decoder
+    return replace(config, running=replace(now, backend=backend, dali_decoder=decoder))
 
 
 def _num_micro_batches(optimisation: Optimisation, num_ranks: int) -> int:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from pipeline.data.datasets import Datasets
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.order import Order
+from pipeline.devices.numerics import running_in
 from pipeline.engine.checkpoint import CHECKPOINT_VERSION, CheckpointWriter
 from pipeline.engine.console import Lines, RunConsole, summary_rows
 from pipeline.engine.curves import draw_curves
@@ -30,7 +31,6 @@ from pipeline.engine.step import LateMetrics, TrainStep
 from pipeline.engine.teacher_choice import TeacherChoice
 from pipeline.engine.trace import Trace, drop_stale_traces
 from pipeline.models.network import Network
-from pipeline.teachers.online import autocast
 from stores.atomic import publish_text
 
 Outcome = Literal["done", "preempted"]
@@ -208,7 +208,8 @@ class Session:
         self._speed.resume()
         if accuracy is None:
             return False
-        result = {"top1": accuracy.top1, "top5": accuracy.top5, "ce": accuracy.ce, "num_samples": accuracy.num_samples}
+        amp = self._job.config.numerics.amp
+        result = {**asdict(accuracy), "precision": "fp32" if amp == "off" else amp}
         if average is not None:
             result["ema_top1"] = average.top1
         self._note_evaluation(result)
@@ -225,7 +226,7 @@ class Session:
         was_training = network.training
         network.eval()
         try:
-            with closing(self._evaluation_batches()) as batches, autocast(job.world.device, job.config.numerics.amp):
+            with closing(self._evaluation_batches()) as batches, running_in(job.world.device, job.config.numerics.amp):
                 return evaluate(
                     network,
                     batches,
@@ -247,7 +248,7 @@ class Session:
         extra = f", average {result['ema_top1']:.2f} %" if "ema_top1" in result else ""
         self._console.say(
             f"epoch {epoch:.4g} | val top-1 {result['top1']:.2f} % | top-5 {result['top5']:.2f} %"
-            f" | cross-entropy {result['ce']:.4f}{extra} | {result['num_samples']:,} images"
+            f" | cross-entropy {result['ce']:.4f}{extra} | {result['num_samples']:,} images in {result['precision']}"
         )
 
     def _save(self) -> None:

@@ -11,11 +11,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.core.config import Optimisation, RunConfig
+from pipeline.core.device_rng import seed_generators
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, RefluxError
 from pipeline.core.rng import Stream, derive_seed
+from pipeline.data.backends.base import GRAY
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
+from pipeline.devices.streams import HostCopy, copy_to_host
 from pipeline.engine.batchnorm import RunningStatistics
 from pipeline.engine.distiller import Distiller
 from pipeline.engine.ema import ModuleAverage
@@ -62,6 +65,8 @@ class TrainStep:
         self.rate = config.lr
         self._teacher, self._prepare, self._config, self._world = teacher, prepare, config, world
         self._steps_per_epoch, self._num_all = steps_per_epoch, num_all
+        # DDP divides by the number of ranks; the sum over all micro-batches is to be divided by theirs
+        self._share = torch.tensor(world.size / num_all, device=world.device)
         self._module = _wrap(distiller, world)
 
     def __call__(self, batches: list[Batch]) -> dict[str, torch.Tensor]:
@@ -91,11 +96,12 @@ class TrainStep:
             return
         buffers = [(buffer, buffer.clone()) for buffer in self.distiller.buffers()]
         device = self._world.device
-        images = torch.full((micro_batch, resolution, resolution, 3), 128, dtype=torch.uint8, device=device)
+        pixels = torch.full((micro_batch, resolution, resolution, 3), GRAY, dtype=torch.uint8, device=device)
         numbers = torch.zeros(micro_batch, dtype=torch.int64, device=device)
-        teacher = self._teacher.blank(images) if self._teacher is not None else None
+        images = self._prepare(pixels)
+        teacher = self._teacher.blank(pixels, images) if self._teacher is not None else None
         with _enough_for_batch_norm(micro_batch, resolution):
-            self._module(self._prepare(images), numbers, numbers, teacher, 0)["loss"].backward()
+            self._module(images, numbers, numbers, teacher, 0)["loss"].backward()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for buffer, kept in buffers:
@@ -126,17 +132,15 @@ class TrainStep:
 
     def _micro_batch(self, batch: Batch, *, is_last: bool) -> dict[str, torch.Tensor]:
         # dropout and the like: a function of the seed and the place in the job, not of what ran before
-        torch.manual_seed(derive_seed(self._config.run_seed, Stream.STEP, batch.step, batch.index))
-        teacher = self._teacher.outputs(batch) if self._teacher is not None else None
+        seed = derive_seed(self._config.run_seed, Stream.STEP, batch.step, batch.index)
+        seed_generators(self._world.device, seed)
+        images = self._prepare(batch.images)
+        teacher = self._teacher.outputs(batch, images) if self._teacher is not None else None
         hold = nullcontext() if is_last or self._module is self.distiller else self._module.no_sync()  # type: ignore[operator]
         with hold:
-            terms: dict[str, torch.Tensor] = self._module(
-                self._prepare(batch.images), batch.labels, batch.ids, teacher, batch.epoch
-            )
+            terms: dict[str, torch.Tensor] = self._module(images, batch.labels, batch.ids, teacher, batch.epoch)
             self.statistics.after_micro_batch()
-            # DDP divides by the number of ranks; the sum over all micro-batches is to be divided by theirs
-            share = self._world.size / self._num_all
-            self.scaler.scale(terms["loss"] * share).backward()
+            terms["loss"].backward(self.scaler.scale(self._share))
         return terms
 
     def _update(self) -> None:
@@ -150,8 +154,8 @@ class TrainStep:
 
     def _mean_terms(self, terms: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         names = list(terms[0])
-        stacked = torch.stack([torch.stack([part[name].detach().double() for part in terms]).sum() for name in names])
-        means = self._world.sum_(stacked / self._num_all)
+        values = torch.stack([part[name].detach() for name in names for part in terms]).double()
+        means = self._world.sum_(values.view(len(names), len(terms)).sum(dim=1) / self._num_all)
         return dict(zip(names, means.unbind(), strict=True))
 
 
@@ -159,17 +163,11 @@ class LateMetrics:
     """Reads a step's metrics when the next step has been enqueued, so that the host never waits for the device."""
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[int, list[str], torch.Tensor, torch.cuda.Event | None, dict[str, float]]] = deque()
+        self._pending: deque[tuple[int, list[str], HostCopy[torch.Tensor], dict[str, float]]] = deque()
 
     def push(self, step: int, terms: dict[str, torch.Tensor], **known: float) -> None:
         """Take the terms of a step that was just enqueued, start their copy to the host; `known` goes along."""
-        values = torch.stack(list(terms.values()))
-        arrived = None
-        if values.is_cuda:
-            values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
-            arrived = torch.cuda.Event()
-            arrived.record()
-        self._pending.append((step, list(terms), values, arrived, known))
+        self._pending.append((step, list(terms), copy_to_host(torch.stack(list(terms.values()))), known))
 
     def pop(self, *, keep: int) -> list[tuple[int, dict[str, float]]]:
         """The steps that have waited longest, as floats, until `keep` are left.
@@ -179,10 +177,8 @@ class LateMetrics:
         """
         ready = []
         while len(self._pending) > keep:
-            step, names, values, arrived, known = self._pending.popleft()
-            if arrived is not None:
-                arrived.synchronize()
-            metrics = {**dict(zip(names, values.tolist(), strict=True)), **known}
+            step, names, values, known = self._pending.popleft()
+            metrics = {**dict(zip(names, values.wait().tolist(), strict=True)), **known}
             _check_finite(step, metrics)
             ready.append((step, metrics))
         return ready

@@ -21,6 +21,8 @@ from pipeline.kernels.triton_rows import (
     whole,
 )
 
+_ONE_PASS = ONE_PASS // 2  # beside a row, the label's mask and both parts: more spills registers on sm_80
+
 
 def triton_dkd(
     student_logits_BC: torch.Tensor,
@@ -30,7 +32,7 @@ def triton_dkd(
     *,
     alpha: float,
     beta: float,
-    one_pass: int = ONE_PASS,
+    one_pass: int = _ONE_PASS,
 ) -> torch.Tensor:
     """`dkd` for float32, float16 and bfloat16 logits; rows of more than `one_pass` classes go in pieces."""
     moments = torch_rows.wants_gradient(temperature)

@@ -232,9 +232,9 @@ def _kernel(
             w, difference, bracket = compare(
                 s, t, valid, (greatest_s, total_s), (greatest_t, total_t), mean_t, inverse, eps, classes, EPS
             )
+            tl.store(gradient + at, difference * factor, mask=valid)  # first: later, registers would spill on sm_80
             values += w
             brackets += bracket
-            tl.store(gradient + at, difference * factor, mask=valid)
             if STANDARD:
                 totals += difference * factor
                 alongs += difference * factor * s

@@ -12,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
+from pipeline.devices.streams import on_default_stream
+
 ONE_PASS = 8192  # of float32 in 16 warps: longer rows spill registers
 _PIECE = 4096
 _MEAN_LANES = 1024
@@ -135,7 +137,7 @@ def counter_of(tensor: torch.Tensor) -> torch.Tensor:
     set to zero by one more: CUDA graphs warm up and record there, with memory that is not ours to keep.
     """
     device = tensor.device
-    if device.type != "cuda" or torch.cuda.current_stream(device) != torch.cuda.default_stream(device):
+    if device.type != "cuda" or not on_default_stream(device):
         return torch.zeros(1, dtype=torch.int32, device=device)
     if device not in _counters:
         _counters[device] = torch.zeros(1, dtype=torch.int32, device=device)

@@ -8,11 +8,14 @@ from typing import Literal
 import torch
 from torch import nn
 
-from pipeline.core.device_rng import below, philox_words
+from pipeline.core.device_rng import below
 from pipeline.core.errors import ConfigError
 from pipeline.core.rng import Stream
+from pipeline.kernels.philox import row_words
 
 Positive = Literal["exact", "relax"]
+
+_NEGATIVES, _POSITIVE = 0, 1  # what is drawn: a word of the counter, part of every recorded result
 
 
 class NegativeSampler(nn.Module):
@@ -48,9 +51,8 @@ class NegativeSampler(nn.Module):
     def forward(self, labels_B: torch.Tensor, ids_B: torch.Tensor, epoch: int) -> torch.Tensor:
         """(B, 1 + K) int64 samples, the positive first."""
         count_B1, start_B1 = self.counts[labels_B][:, None], self.starts[labels_B][:, None]
-        blocks = torch.arange(-(-self._num_negatives // 4), device=ids_B.device)
-        words = philox_words((ids_B[:, None], epoch, blocks, 0), self._key, device=ids_B.device)
-        draw_BK = below(words.flatten(1)[:, : self._num_negatives], self._num_samples - count_B1)
+        words_BK = row_words(ids_B, epoch, -(-self._num_negatives // 4), _NEGATIVES, key=self._key)
+        draw_BK = below(words_BK[:, : self._num_negatives], self._num_samples - count_B1)
         negatives_BK = torch.where(draw_BK < start_B1, draw_BK, draw_BK + count_B1)
         return torch.cat((self._positives(ids_B, epoch, count_B1, start_B1), negatives_BK), dim=1)
 
@@ -59,5 +61,5 @@ class NegativeSampler(nn.Module):
     ) -> torch.Tensor:
         if self._positive == "exact":
             return ids_B[:, None]
-        words_B4 = philox_words((ids_B, epoch, 0, 1), self._key, device=ids_B.device)
+        words_B4 = row_words(ids_B, epoch, 1, _POSITIVE, key=self._key)
         return start_B1 + below(words_B4[:, :1], count_B1)

@@ -23,6 +23,12 @@ def in_float32(value: Tensor) -> Tensor:
     return value.float() if value.dtype in _HALF else value
 
 
+def in_plain_float32(maps: Tensor) -> Tensor:
+    """`in_float32` of (B, C, H, W) maps in just that order, contiguous: converted and laid out in one pass."""
+    dtype = torch.float32 if maps.dtype in _HALF else maps.dtype
+    return maps.to(dtype, memory_format=torch.contiguous_format)
+
+
 def as_computed(value: Tensor) -> torch.autocast:
     """Autocast to the dtype that `value` has: a connector then runs in the precision of the student that it extends.
 

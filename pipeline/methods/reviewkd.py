@@ -3,6 +3,8 @@
 Legend: B batch, levels from the pooled embedding (1 x 1) to the first stage.
 """
 
+from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
@@ -113,8 +115,8 @@ class ReviewKD(Method):
                 [t.shape[2:] for t in teacher] + [torch.Size((1, 1))],
             )
         targets = [*teacher, batch.taught.embedding[:, :, None, None]]
-        terms = [context_loss(in_float32(r), in_float32(t)) for r, t in zip(reviewed, targets, strict=True)]
-        return torch.stack(terms).sum() * self._share(batch.epoch)
+        losses_L = context_losses([in_float32(map_) for map_ in reviewed], [in_float32(map_) for map_ in targets])
+        return losses_L.sum() * self._share(batch.epoch)
 
     def _review(self, maps: list[Tensor], sizes: list[torch.Size]) -> list[Tensor]:
         """Each level's map in the teacher's shape, from the student's, shallow to deep as given."""
@@ -152,9 +154,20 @@ class Fusion(nn.Module):
         if self.attention is not None and deeper is not None:
             deeper = _resize(deeper, features.shape[2:])
             weights = self.attention(torch.cat((fused, deeper), dim=1))
-            fused = fused * weights[:, :1] + deeper * weights[:, 1:]
+            own, from_deeper = weights.split(1, dim=1)
+            fused = fused * own + deeper * from_deeper
         fused = _resize(fused, size)
         return self.outward(fused), fused
+
+
+def context_losses(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    """(L,) of each level's two (B, C, H, W) maps: `context_loss`."""
+    errors = [_errors(*pair) for pair in zip(student, teacher, strict=True)]
+    none = errors[0][0].new_zeros(())
+    losses_L, *pooled = (torch.stack(each) for each in zip_longest(*errors, fillvalue=none))
+    for number, pooled_L in enumerate(pooled, 1):
+        losses_L = losses_L.add(pooled_L, alpha=0.5**number)
+    return losses_L / _totals(tuple(len(each) for each in errors), losses_L.device, losses_L.dtype)
 
 
 def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -162,14 +175,23 @@ def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     The weights 1, 1/2, 1/4, ... are those of the grids smaller than the map, divided by their sum.
     """
-    loss, share, total = mse_loss(student, teacher), 1.0, 1.0
-    for side in _POOLED_SIDES:
-        if side >= student.shape[2]:
-            continue
-        share /= 2
-        pooled = mse_loss(pool_to(student, side, side), pool_to(teacher, side, side))
-        loss, total = loss + share * pooled, total + share
-    return loss / total
+    return context_losses([student], [teacher])[0]
+
+
+def _errors(student: Tensor, teacher: Tensor) -> list[Tensor]:
+    """Mean squared errors of the maps and of their averages, unweighed."""
+    sides = (side for side in _POOLED_SIDES if side < student.shape[2])
+    return [
+        mse_loss(student, teacher),
+        *(mse_loss(pool_to(student, side, side), pool_to(teacher, side, side)) for side in sides),
+    ]
+
+
+@lru_cache(maxsize=16)
+def _totals(counts: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(L,) sums of the weights of each level's errors; made once, since numbers from the host are waited for."""
+    with torch.inference_mode(False):
+        return torch.tensor([2 - 0.5 ** (count - 1) for count in counts], device=device, dtype=dtype)
 
 
 def _resize(features: Tensor, size: torch.Size) -> Tensor:

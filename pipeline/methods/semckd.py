@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu, softmax
+from torch.nn.functional import mse_loss, relu, softmax
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.ranges import ABOVE_0
@@ -17,7 +17,7 @@ from pipeline.methods.parts import (
     as_computed,
     check_taps,
     convolution,
-    in_float32,
+    in_plain_float32,
     pool_larger,
     seeded,
     shapes_of,
@@ -92,27 +92,32 @@ class SemCKD(Method):
         self._check(len(batch.labels))
         student = [batch.student.features[stage] for stage in self._stages]
         teacher = [batch.taught.features[stage] for stage in self._stages]
-        attention_BST = self.attention(student, teacher)
-        errors_BST = torch.stack([self._errors(number, map_, teacher) for number, map_ in enumerate(student)], dim=1)
+        targets = [in_plain_float32(map_) for map_ in teacher]
+        attention_BST = self.attention([in_plain_float32(map_) for map_ in student], targets)
+        errors = [self._errors(number, map_, teacher, targets) for number, map_ in enumerate(student)]
+        errors_BST = torch.stack([each for row in errors for each in row], dim=1).unflatten(1, (len(student), -1))
         return (attention_BST * errors_BST).sum(dim=2).mean()
 
     def attention(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-        """(B, S, T), sums to 1 over the teacher's stages."""
-        queries_BSE = torch.stack([embed(_gram(s)) for embed, s in zip(self.queries, student, strict=True)], dim=1)
-        keys_BTE = torch.stack([embed(_gram(t)) for embed, t in zip(self.keys, teacher, strict=True)], dim=1)
+        """(B, S, T), sums to 1 over the teacher's stages; from maps in float32."""
+        queries_BSE, keys_BTE = _embed(self.queries, student), _embed(self.keys, teacher)
         return softmax(queries_BSE @ keys_BTE.transpose(1, 2) / self._soft, dim=2)
 
-    def _errors(self, number: int, source: Tensor, teacher: list[Tensor]) -> Tensor:
-        """(B, T) mean squared errors of the student's stage `number` against each of the teacher's."""
+    def _errors(self, number: int, source: Tensor, teacher: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
+        """(B,) mean squared errors of the student's stage `number` against each of the teacher's.
+
+        `targets` are the teacher's maps in float32, converted once for all of the student's stages.
+        """
         regressors = self.regressors[number]
         assert isinstance(regressors, nn.ModuleList)
         errors = []
-        for regressor, target in zip(regressors, teacher, strict=True):
-            pooled, goal = pool_larger(source, target)
+        for regressor, map_, target in zip(regressors, teacher, targets, strict=True):
+            pooled, goal = pool_larger(source, map_)
             with as_computed(pooled):
-                regressed = regressor(pooled)
-            errors.append((in_float32(regressed) - in_float32(goal)).square().flatten(1).mean(dim=1))
-        return torch.stack(errors, dim=1)
+                regressed = in_plain_float32(regressor(pooled))
+            goal = target if goal is map_ else in_plain_float32(goal)
+            errors.append(mse_loss(regressed, goal, reduction="none").flatten(1).mean(dim=1))
+        return errors
 
     def _check(self, size: int) -> None:
         if size != self._micro_batch:
@@ -124,7 +129,7 @@ class SemCKD(Method):
 
 
 class Embedding(nn.Module):
-    """Linear, ReLU, linear, unit norm: (B, B) rows of a Gram matrix -> (B, B // 4).
+    """Linear, ReLU, linear: (B, B) rows of a Gram matrix -> (B, B // 4).
 
     SimKD's code has a second branch here that nothing calls; its parameters get no gradient, so it is left out.
     """
@@ -137,12 +142,14 @@ class Embedding(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """(B, B) -> (B, B // 4)."""
         embedded: Tensor = self.linear2(relu(self.linear1(rows)))
-        return embedded / embedded.norm(dim=1, keepdim=True)
+        return embedded
 
 
-def _gram(features: Tensor) -> Tensor:
-    rows = in_float32(features).flatten(1)
-    return rows @ rows.T
+def _embed(embeddings: nn.ModuleList, maps: list[Tensor]) -> Tensor:
+    """(B, stages, E) of unit norm: the Gram matrix of each stage's maps over the batch, by the stage's own network."""
+    rows = [map_.flatten(1) for map_ in maps]
+    embedded = torch.stack([embed(each @ each.T) for embed, each in zip(embeddings, rows, strict=True)], dim=1)
+    return embedded / embedded.norm(dim=2, keepdim=True)
 
 
 def _regressor(channels: int, width: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""The classifier: the last linear layer, found by structure and run in float32."""
+"""The end of a classifier, found by structure and run in float32: global pooling and the last linear layer."""
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,14 @@ class Float32Linear(nn.Linear):
             return linear(embedding.float(), self.weight.float(), bias)
 
 
+class Float32Pool(nn.Module):
+    """The average of each map, in float32 under autocast too; one kernel."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) of any floating dtype -> (B, C, 1, 1) float32."""
+        return maps.mean(dim=(-1, -2), keepdim=True, dtype=torch.promote_types(maps.dtype, torch.float32))
+
+
 def install_head(model: nn.Module) -> str:
     """Replace the model's classifier by a `Float32Linear` with the same parameters; returns its path in the model.
 
@@ -43,6 +51,19 @@ def install_head(model: nn.Module) -> str:
     path, head = linears[-1]
     model.set_submodule(path, Float32Linear.sharing(head))
     return path
+
+
+def install_pooling(model: nn.Module) -> None:
+    """Make global pooling give float32: an average in half precision would be rounded before W f + b.
+
+    That is the last adaptive pooling; those before it (squeeze and excitation) belong to the body.
+    """
+    pools = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
+    for path, pool in pools[-1:]:
+        if pool.output_size in (1, (1, 1)):
+            model.set_submodule(path, Float32Pool())
+        else:
+            pool.register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))
 
 
 def _has_own_parameters(module: nn.Module) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.core.errors import ConfigError
 from pipeline.models.families import tap_points
-from pipeline.models.head import Float32Linear, install_head
+from pipeline.models.head import Float32Linear, install_head, install_pooling
 from pipeline.models.outputs import Outputs
 from pipeline.models.taps import Recorder, TapPoint, choose
 
@@ -17,9 +17,9 @@ EMBEDDING = "embedding"
 class Network(nn.Module):
     """Wraps a classifier whose last layer is linear.
 
-    The model is changed in place: its last linear layer computes in float32, and an activation whose input is tapped no
-    longer overwrites it. Parameters and state_dict keys stay, so `network.model` interchanges weights with the plain
-    model. The tap "embedding" costs nothing and is always there, as `Outputs.embedding`.
+    The model is changed in place: its last linear layer and its global pooling compute in float32, and an activation
+    whose input is tapped no longer overwrites it. Parameters and state_dict keys stay, so `network.model` interchanges
+    weights with the plain model. The tap "embedding" costs nothing and is always there, as `Outputs.embedding`.
 
     Args:
         model: (B, 3, H, W) -> (B, C) logits.
@@ -32,6 +32,7 @@ class Network(nn.Module):
     def __init__(self, model: nn.Module, *, taps: Collection[str] = ()) -> None:
         super().__init__()
         self.head_path = install_head(model)
+        install_pooling(model)
         self.model = model
         self._offered = {**tap_points(model), EMBEDDING: TapPoint(self.head_path, side="input")}
         chosen = choose(self._offered, (EMBEDDING, *taps), type(model).__name__)

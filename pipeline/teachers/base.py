@@ -14,9 +14,14 @@ class Teacher(ABC):
     num_parameters: int = 0
 
     @abstractmethod
-    def outputs(self, batch: Batch) -> Outputs:
-        """The teacher's outputs, (B, ...), for the batch's rows in their order. Does not wait for the device."""
+    def outputs(self, batch: Batch, images: torch.Tensor) -> Outputs:
+        """The teacher's outputs, (B, ...), for the batch's rows in their order. Does not wait for the device.
+
+        Args:
+            batch: the views, with their pixels.
+            images: (B, 3, R, R) float32, the same pixels as the student sees them.
+        """
 
     @abstractmethod
-    def blank(self, images_BHWC: torch.Tensor) -> Outputs:
-        """Outputs of the right shapes for (B, R, R, 3) uint8 gray images that are no sample's."""
+    def blank(self, pixels_BHWC: torch.Tensor, images: torch.Tensor) -> Outputs:
+        """Outputs of the right shapes for (B, R, R, 3) uint8 gray pixels that are no sample's."""

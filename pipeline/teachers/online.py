@@ -1,20 +1,25 @@
 """The teacher as a network that runs beside the student, on the same views."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import nn
 
 from pipeline.data.loader import Batch
+from pipeline.devices.numerics import half_dtype, running_in
+from pipeline.models.measures import map_shapes
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 from pipeline.teachers.base import Teacher
+from pipeline.teachers.graph import GraphedForward
+
+Prepare = Callable[[torch.Tensor], torch.Tensor]
+_CONVOLUTIONS = frozenset({nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward})
 
 
 class OnlineTeacher:
-    """A frozen network; its body in half precision, pooling and classifier in float32.
+    """A frozen network; its body in half precision, BatchNorm, pooling and classifier in float32.
 
     Args:
         network: the teacher, with the taps that the method needs.
@@ -22,6 +27,7 @@ class OnlineTeacher:
         precision: "fp32", "bf16" or "fp16" for the body.
         memory_format: as the student's images.
         compiled: run it through torch.compile.
+        graphed: launch it as a CUDA graph.
         mode: "eval"; or "train", in which BatchNorm takes the batch's own statistics (OFD as published).
     """
 
@@ -33,20 +39,26 @@ class OnlineTeacher:
         precision: str,
         memory_format: torch.memory_format,
         compiled: bool,
+        graphed: bool = False,
         mode: Literal["eval", "train"] = "eval",
     ) -> None:
         network = network.to(device=device, memory_format=memory_format).requires_grad_(False)  # type: ignore[call-overload]
         network.train(mode == "train")
-        keep_pooling_in_float32(network)
+        _round_convolutions(network, precision)
         self.network = network
-        self._forward = torch.compile(network) if compiled else network
+        forward: Callable[[torch.Tensor], Outputs] = torch.compile(network) if compiled else network
+        self._forward = GraphedForward(forward) if graphed else forward
         self._device, self._precision = device, precision
 
     def outputs(self, images: torch.Tensor) -> Outputs:
         """The teacher's outputs for normalised (B, 3, H, W) float32 images, without gradient."""
-        with torch.no_grad(), autocast(self._device, self._precision):
-            outputs: Outputs = self._forward(images)
-        return outputs
+        with torch.no_grad(), running_in(self._device, self._precision):
+            return self._forward(images)
+
+    def map_shapes(self, resolution: int) -> dict[str, tuple[int, int, int]]:
+        """(C, H, W) of its taps for images of this side."""
+        with running_in(self._device, self._precision):
+            return map_shapes(self.network, resolution)
 
 
 class OnlineViews(Teacher):
@@ -54,37 +66,30 @@ class OnlineViews(Teacher):
 
     Args:
         teacher: the network.
-        prepare: from (B, R, R, 3) uint8 pixels to the teacher's normalised images.
+        prepare: from (B, R, R, 3) uint8 pixels to the teacher's normalised images; None where they are the student's.
     """
 
-    def __init__(self, teacher: OnlineTeacher, prepare: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, teacher: OnlineTeacher, prepare: Prepare | None) -> None:
         self._teacher, self._prepare = teacher, prepare
-        self.network = teacher.network
+        self.network, self.map_shapes = teacher.network, teacher.map_shapes
         self.num_parameters = sum(parameter.numel() for parameter in teacher.network.parameters())
 
-    def outputs(self, batch: Batch) -> Outputs:
+    def outputs(self, batch: Batch, images: torch.Tensor) -> Outputs:
         """See `Teacher`."""
-        return self.blank(batch.images)
+        return self.blank(batch.images, images)
 
-    def blank(self, images_BHWC: torch.Tensor) -> Outputs:
+    def blank(self, pixels_BHWC: torch.Tensor, images: torch.Tensor) -> Outputs:
         """See `Teacher`."""
-        return self._teacher.outputs(self._prepare(images_BHWC))
+        return self._teacher.outputs(images if self._prepare is None else self._prepare(pixels_BHWC))
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Autocast to "bf16" or "fp16" on the device; nothing for "off" and "fp32"."""
-    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in dtypes:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=dtypes[precision])
+def _round_convolutions(network: nn.Module, precision: str) -> None:
+    """Keep the weights of convolutions as autocast would round them at every call: the same outputs, no casts.
 
-
-def keep_pooling_in_float32(network: nn.Module) -> None:
-    """Make global pooling take float32 under autocast: an average in half precision would be rounded before W f + b."""
-    for module in network.modules():
-        if isinstance(module, nn.AdaptiveAvgPool2d):
-            module.register_forward_pre_hook(_to_float32)
-
-
-def _to_float32(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return tuple(value.float() for value in inputs)
+    Layers that compute their weights first (weight standardisation) have a forward of their own, and are left alone.
+    """
+    dtype = half_dtype(precision)
+    for layer in network.modules():
+        if dtype is not None and type(layer).forward in _CONVOLUTIONS:
+            for parameter in layer.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)

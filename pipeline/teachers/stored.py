@@ -121,7 +121,7 @@ class StoredTeacher(Teacher):
         self._logits, self._embedding = logits, embedding
         self._head = None if head is None else tuple(torch.from_numpy(np.array(part)).to(device) for part in head)
 
-    def outputs(self, batch: Batch) -> Outputs:
+    def outputs(self, batch: Batch, images: torch.Tensor) -> Outputs:
         """See `Teacher`."""
         return self.decode(batch.stored)
 
@@ -131,9 +131,9 @@ class StoredTeacher(Teacher):
         logits = self._rebuilt(embedding) if self._logits is None else self._logits.decode_tensors(rows)
         return Outputs(logits=logits, embedding=embedding)
 
-    def blank(self, images_BHWC: torch.Tensor) -> Outputs:
+    def blank(self, pixels_BHWC: torch.Tensor, images: torch.Tensor) -> Outputs:
         """See `Teacher`."""
-        num, device = len(images_BHWC), images_BHWC.device
+        num, device = len(images), images.device
         embedding = None if self._embedding is None else torch.zeros(num, self._embedding.width, device=device)
         if self._logits is not None:
             return Outputs(logits=torch.zeros(num, self._logits.width, device=device), embedding=embedding)
@@ -143,7 +143,7 @@ class StoredTeacher(Teacher):
         assert embedding_BD is not None
         assert self._head is not None
         weight, bias = self._head
-        return linear(embedding_BD, weight, bias)  # outside autocast; matmul's TF32 is off by default
+        return linear(embedding_BD, weight, bias)  # outside autocast, and no product runs in TF32
 
 
 class HybridTeacher(Teacher):
@@ -153,10 +153,10 @@ class HybridTeacher(Teacher):
         self._stored, self._online = stored, online
         self.num_parameters = online.num_parameters
 
-    def outputs(self, batch: Batch) -> Outputs:
+    def outputs(self, batch: Batch, images: torch.Tensor) -> Outputs:
         """See `Teacher`."""
-        return self._stored.outputs(batch) if batch.stored else self._online.outputs(batch)
+        return (self._stored if batch.stored else self._online).outputs(batch, images)
 
-    def blank(self, images_BHWC: torch.Tensor) -> Outputs:
+    def blank(self, pixels_BHWC: torch.Tensor, images: torch.Tensor) -> Outputs:
         """See `Teacher`."""
-        return self._online.blank(images_BHWC)
+        return self._online.blank(pixels_BHWC, images)

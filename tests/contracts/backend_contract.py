@@ -28,8 +28,6 @@ VIEW = 3
 FILE_DAMAGES = ("truncated", "text", "missing", "empty", "exchanged", "bad_tables")
 
 
-# torchvision 0.29 announces that its decoders will move to another package
-@pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning")
 class BackendContract:
     """The promises, as tests.
 

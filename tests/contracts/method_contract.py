@@ -89,7 +89,8 @@ class MethodContract:
         method = networks.distiller.method
         maps = method.needs.teacher - {"logits", "embedding", "head"}
         if networks.teacher is not None:
-            outputs = networks.teacher.outputs(batch_of())
+            batch = batch_of()
+            outputs = networks.teacher.outputs(batch, networks.prepare(batch.images))
             assert maps <= set(outputs.features)
             assert outputs.embedding is not None
         assert not (maps and method.stores), "no store keeps maps"
@@ -104,8 +105,8 @@ class _Stored:
         assert networks.teacher is not None
         self._online, self._kind = networks.teacher, kind
 
-    def outputs(self, batch: Any) -> Outputs:
-        online = self._online.outputs(batch)
+    def outputs(self, batch: Any, images: torch.Tensor) -> Outputs:
+        online = self._online.outputs(batch, images)
         assert online.embedding is not None
         head = self._online.network.head
         rows, codec = (online.logits, DenseF16) if self._kind == "dense" else (online.embedding, EmbeddingF16)

@@ -1,16 +1,22 @@
 """Precompute jobs as real processes, and what they leave behind."""
 
+import json
 import os
 import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 from jobs import ForkedJob, run_to_end
 
+from pipeline.data.backends import torchvision
+from pipeline.data.backends.torchvision import TorchvisionBackend
+from pipeline.data.decode import decode_rgb
 from precompute.__main__ import main
 
 SMALL_FILE_BYTES = 40_000
+OLDER_RECIPE = {"backend": "torchvision", "decode": "full", "resize": "bilinear, antialias, uint8", "copy": None}
 _NOBODY = 65534
 TEACHER = """
 from torch import nn
@@ -77,6 +83,13 @@ def contents(store: Path) -> dict[str, bytes]:
     return found
 
 
+def made_with(shard: Path) -> dict[str, Any]:
+    """What a shard says of the job that made it."""
+    with h5py.File(shard) as file:
+        found: dict[str, Any] = json.loads(file.attrs["header"])["made_with"]
+    return found
+
+
 def check_equal(store: Path, expected: Path) -> None:
     """The two stores hold the same shards, datasets and bytes."""
     ours, theirs = contents(store), contents(expected)
@@ -99,3 +112,15 @@ def main_without_rights() -> None:
     """The program as a user who owns nothing here."""
     os.setuid(_NOBODY)
     main()
+
+
+def main_of_an_older_reflux() -> None:
+    """The program as it was before recipes named the decoder; on JPEGs both give the same bits."""
+    TorchvisionBackend.pixel_recipe = lambda self: dict(OLDER_RECIPE)  # type: ignore[method-assign]
+    main()
+
+
+def main_with_another_decoder() -> None:
+    """The program as it would be had another decoder made other pixels."""
+    torchvision.decode_rgb = lambda data: 255 - decode_rgb(data)
+    main_of_an_older_reflux()

@@ -30,9 +30,6 @@ from pipeline.data.backends.registry import backend_names
 from pipeline.data.scan import scan_folder
 from pipeline.fit import fit
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning"
-)
 TINY = [
     "--synthetic-samples",
     "40",

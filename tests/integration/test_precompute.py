@@ -9,13 +9,17 @@ import pytest
 import torch
 from jobs import CommandJob, ForkedJob, run_to_end, running, state_of
 from precompute_jobs import (
+    OLDER_RECIPE,
     SMALL_FILE_BYTES,
     TEACHER,
     check_equal,
     contents,
     fill,
     leftovers,
+    made_with,
+    main_of_an_older_reflux,
     main_with_a_full_disk,
+    main_with_another_decoder,
     main_without_rights,
     photo_flags,
     shards_of,
@@ -128,6 +132,39 @@ class TestTheSameStore:
         text = fill(flags, copy)
         assert "1 shard(s) to make: 32 rows" in text
         check_equal(copy, store)
+
+
+def test_a_store_of_an_older_decoder_goes_on_where_its_rows_agree(
+    flags: list[str], store: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "store"
+    fill([*flags, "--views", "0:1"], old, entry=main_of_an_older_reflux)
+    assert read_manifest(old).pixel_recipe == OLDER_RECIPE
+    before = contents(old)
+    text = fill(flags, old, size=2)
+    assert "pixels are made by another decoder than the store's; its rows allow to go on" in text
+    assert "64 rows computed again" in text
+    assert read_manifest(old).pixel_recipe == OLDER_RECIPE
+    assert open_store(old).complete_views() == [0, 1, 2]
+    check_equal(old, store)
+    assert before.items() <= contents(old).items(), "what was there stays"
+    recorded = [made_with(old / shard).get("pixel_recipe") for shard in shards_of(old)]
+    assert recorded[:3] == [None] * 3, "its first view"
+    assert [recipe["decoder"] for recipe in recorded[3:]] == ["pillow"] * 6
+    assert "another decoder" not in fill(flags, old).rpartition("0 shard(s) to make")[2]
+
+
+def test_a_store_of_other_pixels_is_not_gone_on_with(flags: list[str], tmp_path: Path) -> None:
+    old, again = tmp_path / "store", tmp_path / "again"
+    fill([*flags, "--views", "0:1"], old, entry=main_with_another_decoder)
+    before = contents(old)
+    text = fill(flags, old, expected=1)
+    assert "the teacher tells them apart" in text
+    assert "begin another one with --store" in text
+    assert contents(old) == before
+    fill([*flags, "--views", "0:1"], again, entry=main_of_an_older_reflux)
+    (again / shards_of(again)[0]).unlink()
+    assert "no view is complete" in fill(flags, again, expected=1)
 
 
 @pytest.mark.parametrize(

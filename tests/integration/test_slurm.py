@@ -18,7 +18,7 @@ _SCONTROL = """#!/usr/bin/env bash
 """
 
 
-def batch(folder: Path, *flags: str, says: str, code: int) -> tuple[subprocess.CompletedProcess[str], str]:
+def batch(folder: Path, *flags: str, says: str, code: int, **job: str) -> tuple[subprocess.CompletedProcess[str], str]:
     """Run the script with an srun that writes `says` into state.json and ends with `code`; what it called, too."""
     for name, text in (("srun", _SRUN), ("scontrol", _SCONTROL)):
         (folder / "bin").mkdir(exist_ok=True)
@@ -26,7 +26,7 @@ def batch(folder: Path, *flags: str, says: str, code: int) -> tuple[subprocess.C
         (folder / "bin" / name).chmod(0o755)
     calls = folder / "calls"
     calls.write_text("")
-    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2"}
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2", **job}
     own = {"CALLS": str(calls), "RUN": str(folder / "run"), "SAYS": says, "CODE": str(code)}
     environment = {**os.environ, **job, **own, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     line = ["bash", str(SCRIPT), "smoke", *flags]
@@ -68,3 +68,12 @@ def test_the_word_of_this_attempt_counts(
 def test_no_run_named(tmp_path: Path) -> None:
     ended, calls = batch(tmp_path, "--lr", "0.1", says="done", code=0)
     assert (ended.returncode, ended.stderr, calls) == (2, "give --out RUN\n", "")
+
+
+def test_ranks_are_bound_to_the_cores_beside_their_gpus(tmp_path: Path) -> None:
+    flags = ["--out", str(tmp_path / "run")]
+    _, on_cpus = batch(tmp_path, *flags, says="done", code=0)
+    _, on_gpus = batch(tmp_path, *flags, says="done", code=0, SLURM_GPUS_ON_NODE="8")
+    _, unbound = batch(tmp_path, *flags, says="done", code=0, SLURM_GPUS_ON_NODE="8", NUMA_BINDING="")
+    assert "--numa-binding=node" in on_gpus, "torch has it since 2.9"
+    assert "--numa-binding" not in on_cpus + unbound

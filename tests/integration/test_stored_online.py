@@ -4,15 +4,17 @@ The student is smooth: over ReLU's kinks a rounding error in the teacher's logit
 """
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs import CommandJob, ForkedJob, lines_of, photo_flags, run_to_end, state_of, write_dropout_student
+from jobs import ForkedJob, lines_of, photo_flags, run_to_end, state_of, write_dropout_student
+from precompute_jobs import main_of_an_older_reflux, main_with_another_decoder
 
 from pipeline.data.beton_writer import write_beton
 from pipeline.data.index import Index
+from precompute.__main__ import main as precompute
 
 STEPS, VIEWS = 20, 2
 TEACHER = "demo_teacher@random"
@@ -26,11 +28,13 @@ def store(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
-def fill_store(photos: Path, store: Path, *, views: str, teacher: str = TEACHER) -> None:
+def fill_store(
+    photos: Path, store: Path, *, views: str, teacher: str = TEACHER, entry: Callable[[], None] = precompute
+) -> None:
     source = ["--train-dir", str(photos), "--backend", "torchvision", "--policy", "demo_train", "--resolution", "32"]
     size = ["--views", views, "--batch", "8", "--shard-rows", "20", "--threads", "1", "--device", "cpu"]
-    command = ["-m", "precompute", "--teacher", teacher, "--store", str(store), *source, *size]
-    run_to_end(CommandJob([sys.executable, *command], log=store.parent / "log"))
+    flags = ["--teacher", teacher, "--store", str(store), *source, *size]
+    run_to_end(ForkedJob(flags, log=store.parent / "log", entry=entry))
 
 
 def train(photos: Path, val: Path, run: Path, *more: str, expected: int = 0) -> str:
@@ -125,3 +129,19 @@ def test_another_backend_serves_and_other_pixels_are_refused_with_figures(
     assert "--max-divergence" in message
     said = train(photo_folder, val_folder, run, *stored, *other, "--max-divergence", "1")
     assert "mean KL" in said
+
+
+def test_a_store_of_the_older_decoder_serves_by_its_measured_divergence(
+    photo_folder: Path, val_folder: Path, tmp_path: Path
+) -> None:
+    teacher = "resnet18@random"
+    stored = ["--teacher-source", "stored", "--teacher", teacher, "--max-steps", "2"]
+    older, other = tmp_path / "older", tmp_path / "other"
+    fill_store(photo_folder, older, views="0:1", teacher=teacher, entry=main_of_an_older_reflux)
+    said = train(photo_folder, val_folder, tmp_path / "first" / "run", "--store", str(older), *stored)
+    assert "pixels are made in another way than the store's: mean KL" in said
+    assert "'decoder': 'pillow'" in said
+
+    fill_store(photo_folder, other, views="0:1", teacher=teacher, entry=main_with_another_decoder)
+    message = train(photo_folder, val_folder, tmp_path / "second" / "run", "--store", str(other), *stored, expected=1)
+    assert "the teacher tells them apart" in message

@@ -217,6 +217,16 @@ def test_another_pixel_recipe_is_refused_unless_the_backend_is_named(
     assert "otherwise" in note.message
 
 
+def test_another_decoder_of_the_same_backend_is_compared_by_divergence(
+    tmp_path: Path, photo_folder: Path, photo_index: Index
+) -> None:
+    older = {"backend": "torchvision", "decode": "full", "resize": "bilinear, antialias, uint8", "copy": None}
+    make_store(tmp_path / "s", photo_index, views=(0,), pixel_recipe=older, teacher_name=TEACHER_OF_IMAGES)
+    report = run_audit(tmp_path / "s", photo_folder, teacher=TEACHER_OF_IMAGES)
+    assert [problem.kind for problem in report.problems] == ["note"]
+    assert report.figures[0].kl_mean < report.allowed_kl[0]
+
+
 @pytest.mark.parametrize("keep", ["dense_f16", "embedding_f16"])
 def test_on_another_backends_pixels_rows_are_compared_by_divergence(
     tmp_path: Path, photo_folder: Path, photo_index: Index, keep: str

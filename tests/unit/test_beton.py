@@ -24,11 +24,7 @@ from pipeline.data.plan import Plan, PlanRows
 from pipeline.data.policies.registry import get_policy
 from pipeline.data.scan import scan_folder
 
-pytestmark = [
-    pytest.mark.skipif(availability() is not None, reason=str(availability())),
-    # torchvision 0.29 announces that its decoders will move to another package
-    pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(availability() is not None, reason=str(availability()))
 OPTIONS = BackendOptions(resolution=32, num_threads=2, max_batch=16)
 
 

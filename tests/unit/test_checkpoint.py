@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from pipeline.core.errors import CheckpointError
+from pipeline.devices.streams import host_like
 from pipeline.engine import checkpoint
 from pipeline.engine.checkpoint import (
     CHECKPOINT_VERSION,
     CheckpointWriter,
     find_latest,
-    host_like,
     read_checked,
     write_checked,
 )

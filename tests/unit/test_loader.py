@@ -11,10 +11,11 @@ from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import choose_backend, open_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
-from pipeline.data.loader import Loader, normalise
+from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan
 from pipeline.data.policies.registry import get_policy
+from pipeline.engine.networks import preparation
 
 CPU = torch.device("cpu")
 
@@ -69,9 +70,10 @@ def test_evaluation_counts_every_sample_once_in_the_same_batches(index: Index, w
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 def test_normalise_is_mean_and_deviation_of_shares(memory_format: torch.memory_format) -> None:
     images = torch.randint(0, 256, (2, 5, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
-    expected = (images.double().permute(0, 3, 1, 2) / 255 - mean[:, None, None]) / std[:, None, None]
-    found = normalise(images, mean, std, memory_format)
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    shares = images.double().permute(0, 3, 1, 2) / 255
+    expected = (shares - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    found = preparation(mean, std, torch.device("cpu"), memory_format)(images)
     assert found.is_contiguous(memory_format=memory_format)
     torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
 

@@ -11,8 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.core.dist import World
 from pipeline.data.order import Order
+from pipeline.devices.numerics import set_kernels
 from pipeline.engine.distiller import Distiller, StudentNumerics
-from pipeline.engine.networks import set_kernels, synchronise_batch_norm
+from pipeline.engine.networks import synchronise_batch_norm
 from pipeline.engine.step import build_train_step
 from pipeline.methods.kd import KD
 from pipeline.models.network import Network
@@ -41,7 +42,7 @@ def test_every_batch_norm_is_synchronised_and_still_kept_count_of(case: Case, mi
             )
         step = build_train_step(config, networks, Order(np.arange(SAMPLES), 0, MICRO_BATCH, micro_batches), ALONE)
         step([batch_of(0, number, num_micro_batches=micro_batches) for number in range(micro_batches)])
-        states.append(networks.distiller.state_dict())
+        states.append(step.state()["module"])
     assert list(states[0]) == list(states[1])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -78,8 +79,8 @@ def test_deterministic_kernels_come_with_the_workspace_that_cublas_needs(monkeyp
             monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", before)
             if not before:
                 monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-            set_kernels(deterministic=True)
+            set_kernels(deterministic=True, precision="off")
             assert torch.are_deterministic_algorithms_enabled()
             assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == after
     finally:
-        set_kernels(deterministic=False)
+        set_kernels(deterministic=False, precision="bf16")

@@ -16,6 +16,7 @@ from precompute.setting import check_names
 FLAGS = {
     *("--teacher", "--store", "--data", "--train-dir", "--val-dir", "--index", "--val-index", "--beton", "--val-beton"),
     *("--views", "--keep", "--policy", "--plan-seed", "--resolution", "--mean", "--std", "--backend", "--precision"),
+    *("--dali-decoder", "--dali-hw-decoder-load"),
     *("--batch", "--shard-rows", "--part", "--views-per-decode", "--expect-top1", "--compile", "--no-compile"),
     *("--threads", "--device", "--on-bad-image", "--synthetic-samples", "--synthetic-classes", "--dry-run"),
     *("--no-dry-run", "--help"),

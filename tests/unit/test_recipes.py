@@ -15,7 +15,7 @@ import pytest
 from launch.imagenet import parse_config
 from launch.recipes import code_bases
 from launch.recipes.losses import CTKDLoss, KLLoss, Loss
-from launch.recipes.registry import all_recipes
+from launch.recipes.registry import all_recipes, on_eight_gpus
 from pipeline.core.config import Files, RunConfig, Settings
 from pipeline.core.errors import ConfigError
 from pipeline.engine.optim import learning_rate
@@ -205,3 +205,10 @@ def test_networks_are_flags() -> None:
     config = parse_config(["at_r34_r18", "--out", "run", "--student", "resnet50", "--teacher", "resnet101@random"])
     assert (config.student, config.teacher) == ("resnet50", "resnet101@random")
     assert config.method_args == config_of("at_r34_r18").method_args
+
+
+def test_help_says_which_batch_keeps_eight_gpus_busy() -> None:
+    recipes = all_recipes()
+    assert "--batch 2048" in on_eight_gpus(recipes["kd_r34_r18"])
+    assert "a micro-batch of 32 images" in on_eight_gpus(recipes["sp_r34_r18"])
+    assert on_eight_gpus(recipes["smoke"]) == ""

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from pipeline.core.device_rng import seed_generators
 from pipeline.core.errors import ConfigError
 from pipeline.core.rng import Stream, below, check_seed, counters, derive_seed, philox, uniform
 
@@ -91,3 +93,10 @@ def test_stream_numbers_are_frozen() -> None:
         "SYNTHETIC": 5,
         "NEGATIVES": 6,
     }, "a stream's number is part of every recorded result: append new ones, never renumber"
+
+
+def test_a_steps_generators_are_seeded_as_torch_would() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    seed_generators(torch.device("cpu"), 5)
+    assert torch.equal(torch.rand(3), expected)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from pipeline.core.errors import DataError
-from pipeline.data.scan import MAX_PIXELS, scan_folder
+from pipeline.data.decode import MAX_PIXELS
+from pipeline.data.scan import scan_folder
 
 
 def pixels(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:

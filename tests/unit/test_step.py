@@ -35,11 +35,11 @@ SIDE, CLASSES, PER_STEP = 4, 5, 12
 class FirstPixels(Teacher):
     """A teacher whose logits are the first numbers of the image."""
 
-    def outputs(self, batch: Batch) -> Outputs:
-        return self.blank(batch.images)
+    def outputs(self, batch: Batch, images: torch.Tensor) -> Outputs:
+        return self.blank(batch.images, images)
 
-    def blank(self, images_BHWC: torch.Tensor) -> Outputs:
-        return Outputs(logits=images_BHWC.flatten(1)[:, :CLASSES])
+    def blank(self, pixels_BHWC: torch.Tensor, images: torch.Tensor) -> Outputs:
+        return Outputs(logits=pixels_BHWC.flatten(1)[:, :CLASSES])
 
 
 def network() -> Network:

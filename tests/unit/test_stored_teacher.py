@@ -54,7 +54,10 @@ def test_every_batch_gets_its_own_rows(keep: str, tmp_path: Path) -> None:
             if view == 2:  # not in the store
                 assert batch.stored == {}
                 continue
-            outputs, expected = teacher.outputs(batch), {"logits": logits(view), "embedding": embedding(view)}
+            outputs, expected = (
+                teacher.outputs(batch, batch.images),
+                {"logits": logits(view), "embedding": embedding(view)},
+            )
             bound = codec.bound(expected[codec.source][batch.rows.ids])
             given = outputs.embedding if by_embedding else outputs.logits
             assert given is not None
@@ -94,7 +97,7 @@ def test_topk_rows_are_the_softmax_at_temperature_one_with_a_flat_tail(tmp_path:
     loader = batches_of(reader, fields, frozenset({0, 1}))
     with closing(loader), closing(loader.training(ORDER, rank=0, world_size=1, start_step=0, stop_step=1)) as batches:
         for batch in batches:
-            given = teacher.outputs(batch).logits.softmax(dim=1).numpy()
+            given = teacher.outputs(batch, batch.images).logits.softmax(dim=1).numpy()
             exact = torch.from_numpy(logits(0)[batch.rows.ids]).double().softmax(dim=1).numpy()
             kept = np.argsort(-exact, axis=1)[:, :3]
             # float16 logits below 16 are within 2^-8, so that probabilities are within 0.8 %
@@ -111,7 +114,7 @@ def test_blank_outputs_have_the_shapes_of_real_ones(tmp_path: Path) -> None:
         StoredTeacher(logits=None, embedding=embedded, head=HEAD, device=CPU),
         StoredTeacher(logits=dense, embedding=None, head=None, device=CPU),
     ):
-        blank = teacher.blank(torch.zeros(3, 8, 8, 3, dtype=torch.uint8))
+        blank = teacher.blank(torch.zeros(3, 8, 8, 3, dtype=torch.uint8), torch.zeros(3, 3, 8, 8))
         assert blank.logits.shape == (3, CLASSES)
         assert blank.embedding is None or blank.embedding.shape == (3, DIM)
 

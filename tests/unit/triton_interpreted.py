@@ -5,17 +5,17 @@ Prints one JSON object: case -> greatest relative errors of value, student gradi
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels' modules are imported
 
+import numpy as np
 import torch
 
-from pipeline.kernels import dkd, kl, topk_kl, triton_dkd, triton_kl, triton_topk_kl, zscore_kl
-
-ROWS = 3
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+from pipeline.core import rng
+from pipeline.kernels import triton_dkd, triton_kl, triton_philox, triton_topk_kl
+from tests.unit.triton_losses import ROWS, Loss, losses, sparse
 
 
 @dataclass(frozen=True)
@@ -28,36 +28,6 @@ class Case:
     student: torch.Tensor
     teacher: torch.Tensor
     temperature: torch.Tensor
-
-
-def losses(classes: int, one_pass: int) -> dict[str, tuple[Loss, Loss]]:
-    labels = torch.tensor([0, classes // 2, classes - 1])
-    weights = {"alpha": 1.5, "beta": 0.5}
-    return {
-        "kl": (lambda s, t, T: triton_kl.triton_kl(s, t, T, one_pass=one_pass), kl.reference),
-        "ctkd": (
-            lambda s, t, T: triton_kl.triton_kl(s, t, T, eps=kl.CTKD_EPS, one_pass=one_pass),
-            lambda s, t, T: kl.reference(s, t, T, eps=kl.CTKD_EPS),
-        ),
-        "zscore_kl": (
-            lambda s, t, T: triton_kl.triton_zscore_kl(s, t, T, one_pass=one_pass),
-            zscore_kl.reference,
-        ),
-        "dkd": (
-            lambda s, t, T: triton_dkd.triton_dkd(s, t, labels, T, **weights, one_pass=one_pass),
-            lambda s, t, T: dkd.reference(s, t, labels, T, **weights),
-        ),
-        "topk_kl": (
-            lambda s, t, T: triton_topk_kl.triton_topk_kl(s, *sparse(t), one_pass=one_pass) + 0 * T.sum(),
-            lambda s, t, T: topk_kl.reference(s, *sparse(t)) + 0 * T.sum(),
-        ),
-    }
-
-
-def sparse(teacher: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    values, indices = teacher.double().topk(3)
-    tail = torch.softmax(teacher.double(), 1).scatter(1, indices, 0).sum(1)
-    return indices.to(torch.int16), values.float(), teacher.double().logsumexp(1).float(), tail.float()
 
 
 def cases() -> Iterator[Case]:
@@ -73,7 +43,7 @@ def cases() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     for name, classes, one_pass, scale, dtype, temperature in settings:
         student, teacher = ((torch.randn(ROWS, classes, generator=generator) * scale).to(dtype) for _ in range(2))
-        for loss, (ours, exact) in losses(classes, one_pass).items():
+        for loss, (ours, exact) in losses(classes, one_pass=one_pass).items():
             yield Case(f"{loss}-{name}", ours, exact, student, teacher, temperature)
 
 
@@ -107,7 +77,19 @@ def others() -> dict[str, list[float]]:
         "compiled": [float((a - b).abs().max()) for a, b in zip(first, captured, strict=True)],
         "number": [float((number - tensor).abs())],
         "no class": [float(no_class.isnan()), *_written_beside()],
+        "philox": _philox(),
     }
+
+
+def _philox() -> list[float]:
+    """The greatest difference to the host's words: of one counter and of rows in pieces, at the ends of every word."""
+    ids, last = torch.tensor([0, 1_281_166, 2**32 - 1]), 2**32 - 1
+    found = []
+    for key, epoch, num_blocks, draw in [((0, 0), 0, 1, 0), ((7, 6), 1, 5, 1), ((last, last), last, 1030, last)]:
+        ours = triton_philox.triton_row_words(ids, epoch, num_blocks, draw, key=key).numpy()
+        exact = rng.philox(rng.counters((ids.numpy()[:, None], epoch, np.arange(num_blocks), draw)), key)
+        found.append(float(np.abs(ours - exact.reshape(ours.shape)).max()))
+    return found
 
 
 def _written_beside() -> list[float]:

@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import torch
 
+from pipeline.core.config import Running
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
 OnBadImage = Literal["stop", "gray"]
 GRAY = 128
+_LIBJPEG, _NVJPEG = "region, libjpeg-turbo", "region, nvjpeg"  # as they stand in stores
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,37 @@ class Source:
 
     index: Index
     beton: Path | None = None
+
+
+@dataclass(frozen=True)
+class DaliDecoding:
+    """Which of DALI's decoders make the pixels that a CUDA device wants; part of the pixel recipe.
+
+    Attributes:
+        decoder: "cpu" never touches the device; "mixed" is nvJPEG on it.
+        hw_load: share of each batch that "mixed" gives to the device's JPEG engines.
+    """
+
+    decoder: Literal["cpu", "mixed"] = "cpu"
+    hw_load: float = 0.0
+
+    @classmethod
+    def of(cls, running: Running) -> "DaliDecoding":
+        """Of a resolved configuration; "auto" is left only where DALI is not used."""
+        return cls("mixed" if running.dali_decoder == "mixed" else "cpu", running.dali_hw_decoder_load)
+
+    @classmethod
+    def from_recipe(cls, recipe: dict[str, Any]) -> "DaliDecoding | None":
+        """Of a store's pixel recipe; None where DALI did not make its pixels."""
+        if recipe.get("backend") != "dali":
+            return None
+        return cls("mixed" if recipe.get("decode") == _NVJPEG else "cpu", float(recipe.get("hw_decoder_load", 0.0)))
+
+    def to_recipe(self) -> dict[str, Any]:
+        """Its part of a pixel recipe."""
+        if self.decoder == "cpu":
+            return {"decode": _LIBJPEG}
+        return {"decode": _NVJPEG, **({"hw_decoder_load": self.hw_load} if self.hw_load else {})}
 
 
 @dataclass(frozen=True)
@@ -34,6 +67,7 @@ class BackendOptions:
         device: "cpu", or a CUDA device on which pixels will be wanted ("cuda:0"); a backend may deliver on it.
         on_bad_image: stop with `BadImageError`, or deliver a gray image and report its id.
         prefetch: requests worked on ahead of the consumer.
+        dali: how DALI decodes, where it is the backend.
     """
 
     resolution: int
@@ -42,6 +76,7 @@ class BackendOptions:
     device: str = "cpu"
     on_bad_image: OnBadImage = "stop"
     prefetch: int = 3
+    dali: DaliDecoding = field(default_factory=DaliDecoding)
 
 
 @dataclass(frozen=True)
@@ -49,8 +84,9 @@ class Pixels:
     """One request's images.
 
     Attributes:
-        images: (B, resolution, resolution, 3) uint8 RGB, contiguous; CPU (pinned where CUDA is the target) or CUDA.
-            The consumer owns it: a backend never writes into it again.
+        images: (B, resolution, resolution, 3) uint8 RGB, contiguous; CPU (pinned where CUDA is the target) or CUDA, in
+            the order of the device's copy stream (`devices.streams.to_device` makes it the current stream's). The
+            consumer owns it: a backend never writes into it again.
         replaced: ids of images that could not be decoded and are gray here.
     """
 

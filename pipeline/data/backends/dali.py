@@ -9,11 +9,9 @@ with the requests behind. Pixels do not depend on what shares a batch, so none o
 Several views of an image cost as many decodes here: DALI decodes windows, and knows no whole image to share.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import chain
 from typing import Any
 
@@ -22,22 +20,27 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from pipeline.core.errors import BadImageError, MissingPackageError
-from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source
-from pipeline.data.backends.torchvision import read_rgb
+from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Pixels, Source
+from pipeline.data.backends.dali_memory import ImageMemory
+from pipeline.data.backends.quarantine import Examined, Examiner, reference_error
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
 try:
+    from nvidia.dali import __version__ as _version
     from nvidia.dali import fn, types
     from nvidia.dali.pipeline import Pipeline
 
     _INSTALLED = True
 except ImportError:
-    _INSTALLED = False
+    _INSTALLED, _version = False, ""
+
+# The versions of DALI that have passed `python -m benchmarks gpu`, with its JSON in benchmarks/results: whoever commits
+# such a result adds its version, and from then on `--backend auto` takes DALI on CUDA. None has run there yet.
+PROVEN_ON_CUDA: tuple[str, ...] = ()
 
 _INSTALL = "pip install nvidia-dali-cuda130"
 _PIECES = 8  # a spoiled request is cut into so many parts, and again: 256 rows with one culprit cost 4 pipelines
-_FILES_PER_TASK = 64
 _NUM_ATTEMPTS = 10  # of the native random crop, as of the plan's policies
 
 
@@ -46,8 +49,13 @@ def availability() -> str | None:
     return None if _INSTALLED else str(_missing())
 
 
+def is_proven_on_cuda() -> bool:
+    """Whether the installed version may be chosen for a CUDA device without being named."""
+    return _version in PROVEN_ON_CUDA
+
+
 def open_backend(source: Source, options: BackendOptions) -> Backend:
-    """Open DALI over the files of `source.index`; on the GPU where `options.device` is one.
+    """Open DALI over the files of `source.index`; on the GPU where `options` says so.
 
     Raises:
         MissingPackageError: DALI is not installed.
@@ -62,7 +70,8 @@ class DaliBackend(Backend):
 
     def __init__(self, index: Index, options: BackendOptions) -> None:
         self._index, self._options = index, options
-        self._examiner = _Examiner(index, options.num_threads)
+        self._memory = ImageMemory(options, on_gpu=_device_id(options) is not None)
+        self._examiner = Examiner(index, options.num_threads)
 
     def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
         """See `Backend`. Requests are drawn in the consumer's thread."""
@@ -74,13 +83,8 @@ class DaliBackend(Backend):
 
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
-        decoder = "libjpeg-turbo" if _device_id(self._options) is None else "nvjpeg"
-        return {
-            "backend": "dali",
-            "decode": f"region, {decoder}",
-            "resize": "linear, antialias, uint8",
-            "copy": None,
-        }
+        decoding = self._options.dali if _device_id(self._options) is not None else DaliDecoding("cpu")
+        return {"backend": "dali", "resize": "linear, antialias, uint8", "copy": None, **decoding.to_recipe()}
 
     def close(self) -> None:
         """See `Backend`. Pipelines have ended with their streams."""
@@ -88,7 +92,7 @@ class DaliBackend(Backend):
 
     def _one_pipeline(self, feed: "_Feed") -> Iterator[Pixels]:
         """The pixels of all requests that one pipeline can serve; leaves the others in the feed."""
-        run = _Run(feed, self._options)
+        run = _Run(feed, self._options, self._memory)
         try:
             while feed.waiting:
                 if not len(feed.waiting[0].good):
@@ -104,20 +108,18 @@ class DaliBackend(Backend):
         finally:
             run.close()
 
-    def _completed(self, request: "_Request", decoded: torch.Tensor | None) -> Pixels:
+    def _completed(self, request: "Examined", decoded: torch.Tensor | None) -> Pixels:
         """The whole request from the images of its good rows: gray for the others, or the first one's error."""
         if not request.errors and decoded is not None:
             return Pixels(decoded)
         if self._options.on_bad_image == "stop":
             raise request.errors[min(request.errors)]
-        side = self._options.resolution
-        shape = (len(request.rows), side, side, 3)
-        images = torch.full(shape, GRAY, dtype=torch.uint8, device=self._options.device)
+        images = self._memory.gray(len(request.rows))
         if decoded is not None:
-            images[torch.from_numpy(request.good)] = decoded
+            self._memory.put(decoded, images, request.good)
         return Pixels(images, tuple(request.errors[position].sample_id for position in sorted(request.errors)))
 
-    def _decode_apart(self, request: "_Request") -> Pixels:
+    def _decode_apart(self, request: "Examined") -> Pixels:
         parts: dict[int, torch.Tensor] = {}
         errors = dict(request.errors)
         pieces = deque(_cut(request.good))
@@ -132,12 +134,12 @@ class DaliBackend(Backend):
                     errors[int(positions[0])] = self._explain(int(request.rows.ids[positions[0]]), spoiled)
             else:
                 parts.update(zip(positions.tolist(), images, strict=True))
-        decoded = torch.stack([parts[position] for position in sorted(parts)]) if parts else None
+        decoded = self._memory.stack([parts[position] for position in sorted(parts)]) if parts else None
         return self._completed(replace(request, good=np.array(sorted(parts), np.int64), errors=errors), decoded)
 
     def _decode_alone(self, rows: PlanRows) -> torch.Tensor:
         feed = _Feed(self._examiner, iter([rows]))
-        run = _Run(feed, self._options)
+        run = _Run(feed, self._options, self._memory)
         try:
             if feed.waiting[0].errors:
                 raise _SpoiledError(RuntimeError("the file has changed while it was read"))
@@ -148,59 +150,7 @@ class DaliBackend(Backend):
     def _explain(self, sample_id: int, spoiled: "_SpoiledError") -> BadImageError:
         """The reference decoder's words where it fails too: DALI's are a number."""
         ours = BadImageError(sample_id, self._index.path_of(sample_id), f"DALI: {spoiled.reason}")
-        return _reference_error(self._index, sample_id) or ours
-
-
-@dataclass(frozen=True)
-class _Request:
-    """Plan rows, the positions of those that DALI gets, all rows' paths, and why DALI does not get the others."""
-
-    rows: PlanRows
-    good: np.ndarray
-    paths: list[bytes]
-    errors: dict[int, BadImageError]
-
-
-class _Examiner:
-    """Finds the files that have changed since they were indexed, and among them the bad ones."""
-
-    def __init__(self, index: Index, num_threads: int) -> None:
-        self._index = index
-        self._root = os.fsencode(index.root.absolute()) + b"/"
-        self._pool = ThreadPoolExecutor(num_threads, "stat")  # on a network each size is a round trip
-        self._changed_but_good: set[int] = set()
-
-    def paths(self, ids: np.ndarray) -> list[bytes]:
-        """Absolute paths."""
-        index, positions = self._index, self._index.rows_of(ids)
-        ends = zip(index.path_ends[positions], index.path_ends[positions + 1], strict=True)
-        return [self._root + index.path_bytes[start:end].tobytes() for start, end in ends]
-
-    def examine(self, rows: PlanRows) -> _Request:
-        """Sort the rows into those for DALI and those that cannot be read. About 2 us a row."""
-        paths = self.paths(rows.ids)
-        parts = [paths[first : first + _FILES_PER_TASK] for first in range(0, len(paths), _FILES_PER_TASK)]
-        sizes = np.concatenate(list(self._pool.map(_sizes_of, parts)))
-        expected = self._index.sizes[self._index.rows_of(rows.ids)]
-        errors = {}
-        for position in np.flatnonzero(sizes != expected).tolist():
-            error = self._look_at(int(rows.ids[position]))
-            if error is not None:
-                errors[position] = error
-        good = np.setdiff1d(np.arange(len(rows)), list(errors))
-        return _Request(rows, good, paths, errors)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
-
-    def _look_at(self, sample_id: int) -> BadImageError | None:
-        if sample_id in self._changed_but_good:
-            return None
-        error = _reference_error(self._index, sample_id)
-        if error is None:
-            self._changed_but_good.add(sample_id)
-        return error
+        return reference_error(self._index, sample_id) or ours
 
 
 class _SpoiledError(Exception):
@@ -215,15 +165,14 @@ class _SpoiledError(Exception):
 class _Run:
     """One pipeline and the requests in it."""
 
-    def __init__(self, feed: "_Feed", options: BackendOptions) -> None:
-        self._feed = feed
-        self._gpu = None if _device_id(options) is None else torch.device(options.device)
+    def __init__(self, feed: "_Feed", options: BackendOptions, memory: ImageMemory) -> None:
+        self._feed, self._memory = feed, memory
         self._pipeline: Any = _replay_pipeline(feed, options)
         self._spoiled: RuntimeError | None = None
         feed.paused = False
         self._schedule()
 
-    def next(self) -> tuple[_Request, torch.Tensor]:
+    def next(self) -> tuple[Examined, torch.Tensor]:
         """The oldest waiting request and its good rows' images, after the next request has been handed to DALI.
 
         Raises:
@@ -232,7 +181,7 @@ class _Run:
         if self._spoiled is not None:
             raise _SpoiledError(self._spoiled)
         try:
-            images = self._receive()
+            images = self._memory.receive(self._pipeline)
         except RuntimeError as error:
             raise _SpoiledError(error) from error
         request = self._feed.waiting.popleft()
@@ -242,15 +191,6 @@ class _Run:
     def close(self) -> None:
         """End DALI's threads."""
         self._pipeline = None
-
-    def _receive(self) -> torch.Tensor:
-        stream = None if self._gpu is None else torch.cuda.current_stream(self._gpu)
-        (images,) = self._pipeline.share_outputs(stream)
-        pixels = from_dlpack(images.as_tensor())  # DALI's dynamic executor never writes into it again
-        if self._gpu is not None:
-            pixels = pixels.clone()  # to torch's allocator, which knows about streams
-        self._pipeline.release_outputs()
-        return pixels
 
     def _schedule(self) -> None:
         """Hand the next request to DALI; the first time, as many as it works on at once."""
@@ -269,10 +209,10 @@ class _Feed:
         paused: a request without a good row waits; it and what follows are for after this pipeline.
     """
 
-    def __init__(self, examiner: _Examiner, requests: Iterator[PlanRows]) -> None:
+    def __init__(self, examiner: Examiner, requests: Iterator[PlanRows]) -> None:
         self._examiner, self._requests = examiner, requests
         self._exhausted = False
-        self.waiting: deque[_Request] = deque()
+        self.waiting: deque[Examined] = deque()
         self.error: Exception | None = None
         self.paused = False
 
@@ -292,7 +232,7 @@ class _Feed:
             raise StopIteration
         return _inputs(request)
 
-    def rewind(self) -> _Request:
+    def rewind(self) -> Examined:
         """Take out the oldest waiting request; a new pipeline will draw the others again."""
         oldest = self.waiting.popleft()
         again = [request.rows for request in self.waiting]
@@ -300,7 +240,7 @@ class _Feed:
         self.waiting = deque()
         return oldest
 
-    def _draw(self) -> _Request | None:
+    def _draw(self) -> Examined | None:
         try:
             return self._examiner.examine(next(self._requests))
         except StopIteration:
@@ -379,7 +319,7 @@ def _decoding(options: BackendOptions) -> dict[str, Any]:
     return {
         "device": "mixed",
         "jpeg_fancy_upsampling": True,  # as libjpeg does
-        "hw_decoder_load": 0.0,  # else the place in the batch decides which of two decoders makes the pixels
+        "hw_decoder_load": options.dali.hw_load,
         "affine": False,  # threads pinned to the first cores would meet those of the other local ranks there
         **common,
     }
@@ -393,10 +333,10 @@ def _resized(crops: Any, flips: Any, options: BackendOptions) -> Any:
 
 def _device_id(options: BackendOptions) -> int | None:
     device = torch.device(options.device)
-    return None if device.type == "cpu" else device.index or 0
+    return None if device.type == "cpu" or options.dali.decoder == "cpu" else device.index or 0
 
 
-def _inputs(request: _Request) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _inputs(request: Examined) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     rows = _take(request.rows, request.good)
     boxes = rows.boxes.astype(np.int32)
     starts, shapes = np.ascontiguousarray(boxes[:, :2]), np.ascontiguousarray(boxes[:, 2:])
@@ -408,25 +348,6 @@ def _path_array(paths: list[bytes]) -> np.ndarray:
     """(B, W) uint8, padded on the left with slashes (///a/b is /a/b): costs DALI less than B arrays."""
     width = max(len(path) for path in paths)
     return np.frombuffer(b"".join(path.rjust(width, b"/") for path in paths), np.uint8).reshape(len(paths), width)
-
-
-def _sizes_of(paths: list[bytes]) -> list[int]:
-    return [_size_of(path) for path in paths]
-
-
-def _size_of(path: bytes) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
-
-
-def _reference_error(index: Index, sample_id: int) -> BadImageError | None:
-    try:
-        read_rgb(index, sample_id)
-    except BadImageError as error:
-        return error
-    return None
 
 
 def _take(rows: PlanRows, positions: np.ndarray) -> PlanRows:

@@ -5,7 +5,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.data import backends
 from pipeline.data.backends.base import Backend, BackendOptions, Source
 
-_NOT_BACKENDS = ("base", "pool", "registry")
+_NOT_BACKENDS = ("base", "dali_memory", "dali_proof", "pool", "quarantine", "registry")
 
 
 def backend_names() -> list[str]:
@@ -40,12 +40,18 @@ def check_backend(name: str, *, has_beton: bool) -> None:
         raise ConfigError(reason)
 
 
-def choose_backend(name: str, *, has_beton: bool) -> str:
-    """Resolve "auto" to the fastest that is installed and fits: ffcv for a .beton, else dali, else torchvision."""
+def choose_backend(name: str, *, has_beton: bool, on_cuda: bool = False) -> str:
+    """Resolve "auto" to the fastest that is installed and fits: ffcv for a .beton, else dali, else torchvision.
+
+    For a CUDA device dali must be of a version that has been proven on one; named, any version is taken.
+    """
     if name != "auto":
         if has_beton and name != "ffcv":
             raise ConfigError(f"--beton is read by the ffcv backend, not by '{name}': leave out one of the two flags")
         return name
     if has_beton:
         return "ffcv"
-    return "torchvision" if missing("dali") else "dali"
+    if missing("dali"):
+        return "torchvision"
+    proven = not on_cuda or folder.load(backends, "backend", "dali", known=backend_names()).is_proven_on_cuda()
+    return "dali" if proven else "torchvision"

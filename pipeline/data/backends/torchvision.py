@@ -1,27 +1,28 @@
-"""The reference backend: torchvision's decoder and antialiased resize in a pool of threads (no worker processes).
+"""The reference backend: the decoder of `pipeline.data.decode` and torch's antialiased resize in a pool of threads.
 
-torchvision's operators release the GIL, so threads scale like processes without their start-up, copies and memory.
+Both release the GIL, so threads scale like processes without their start-up, copies and memory.
 Several views of an image that come one after the other are cut out of one decoded image.
 """
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
-from torchvision.io import ImageReadMode, decode_image, read_file
 
 from pipeline.core.errors import BadImageError
 from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source
 from pipeline.data.backends.pool import stream_in_pool
+from pipeline.data.decode import ImageRefusedError, decode_rgb
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
 
 def availability() -> str | None:
-    """None: torchvision is a requirement of Reflux."""
+    """None: what it needs is a requirement of Reflux."""
     return None
 
 
@@ -43,7 +44,13 @@ class TorchvisionBackend(Backend):
 
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
-        return {"backend": "torchvision", "decode": "full", "resize": "bilinear, antialias, uint8", "copy": None}
+        return {
+            "backend": "torchvision",
+            "decode": "full",
+            "decoder": "pillow",  # simplejpeg, where it helps, makes the same bits
+            "resize": "bilinear, antialias, uint8",
+            "copy": None,
+        }
 
     def close(self) -> None:
         """See `Backend`."""
@@ -80,19 +87,19 @@ def read_rgb(index: Index, sample_id: int) -> torch.Tensor:
     """
     path = index.path_of(sample_id)
     try:
-        image = decode_image(read_file(path), ImageReadMode.RGB)
-    except RuntimeError as error:
-        raise BadImageError(sample_id, path, str(error).splitlines()[0]) from error
+        image = decode_rgb(Path(path).read_bytes())
+    except (OSError, ImageRefusedError) as error:
+        raise BadImageError(sample_id, path, str(error)) from error
     row = int(index.rows_of(np.array([sample_id]))[0])
     expected = (int(index.heights[row]), int(index.widths[row]))
-    if tuple(image.shape[1:]) != expected or image.dtype != torch.uint8:
+    if image.shape[:2] != expected:
         raise BadImageError(
             sample_id,
             path,
-            f"it has {image.shape[2]} x {image.shape[1]} pixels ({image.dtype}), the index says "
-            f"{expected[1]} x {expected[0]}: the file has changed since the index was made",
+            f"it has {image.shape[1]} x {image.shape[0]} pixels, the index says {expected[1]} x {expected[0]}:"
+            " the file has changed since the index was made",
         )
-    return image
+    return torch.from_numpy(image).permute(2, 0, 1)
 
 
 def crop_resize_flip(image: torch.Tensor, box: np.ndarray, flip: bool, resolution: int) -> torch.Tensor:

@@ -1,0 +1,48 @@
+"""Which decoder DALI works with in a job: one for all ranks, proven before anything depends on it."""
+
+import os
+
+from pipeline.core.config import DaliDecoder, Running
+from pipeline.core.dist import World
+from pipeline.core.errors import ConfigError
+from pipeline.data.backends import dali_proof
+from pipeline.data.backends.base import DaliDecoding
+from pipeline.data.index import Index
+
+
+def choose_decoder(running: Running, index: Index, world: World) -> DaliDecoder:
+    """Resolve `--dali-decoder` for a job that reads `index` with DALI. A collective call.
+
+    On each machine one rank proves the decoder; if it fails on one of them, all ranks decode on the CPU: which decoder
+    made the pixels is part of what a store or a run is.
+
+    Args:
+        running: the flags.
+        index: whose images the proof decodes.
+        world: the ranks.
+
+    Raises:
+        ConfigError: the decoder was insisted on, and there is no device, or its proof fails.
+    """
+    asked = running.dali_decoder
+    if world.device.type != "cuda":
+        if asked == "mixed":
+            raise ConfigError("--dali-decoder mixed decodes on a CUDA device, and this job runs on the CPU: use cpu")
+        return "cpu"
+    if asked == "cpu":
+        return "cpu"
+    reason = None
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        decoding = DaliDecoding("mixed", running.dali_hw_decoder_load)
+        reason = dali_proof.prove(index, device=str(world.device), decoding=decoding, num_threads=world.threads)
+    failures = [f"rank {rank}: {said}" for rank, said in enumerate(world.gather(reason)) if said is not None]
+    if not failures:
+        return "mixed"
+    if asked == "mixed":
+        raise ConfigError(
+            "--dali-decoder mixed, asked for here or when this was begun, fails on a few of the images:\n"
+            f"{failures[0]}.\nUse another version of DALI or nvImageCodec; for a new run or store, --dali-decoder cpu."
+        )
+    if world.is_main:
+        print(f"DALI decodes on the CPU, since its mixed decoder failed on a few images ({failures[0]})", flush=True)
+    return "cpu"

@@ -1,0 +1,69 @@
+"""What a precision and "--deterministic" mean to the device's libraries: their switches are set here and nowhere else.
+
+"fp32", "off"        float32, without TF32: in convolutions, in products, and in the backward pass
+"fp16", "bf16"       autocast; beside it what runs in float32 (a method's connectors) may use TF32 convolutions
+half-precision sums  within a product in float32: students are compared by a teacher's low bits
+deterministic        kernels that give the same bits at every start, none chosen by a stopwatch
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def set_kernels(*, deterministic: bool, precision: str, warn_only: bool = False) -> None:
+    """Choose kernels for the whole process.
+
+    Must come before the first CUDA kernel: cuBLAS reads its variable once.
+
+    Args:
+        deterministic: only kernels that give the same bits at every start; slower.
+        precision: of what is trained, "off" or "fp32" for float32 throughout.
+        warn_only: whether a layer without a deterministic kernel is worth a warning instead of an error.
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it alone
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    # whatever is made is written before it is read; filling it first would double the launches of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.allow_tf32 = half_dtype(precision) is not None
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
+def fix_compiler() -> None:
+    """Make torch.compile give the same kernels at every start: none by a stopwatch, one set for every batch size.
+
+    A second size would otherwise replace the kernels of the first by others for all sizes. The fields are set, since
+    their environment variables were read when torchvision was imported.
+    """
+    torch._dynamo.config.automatic_dynamic_shapes = False
+    torch._inductor.config.deterministic = True
+
+
+def half_dtype(precision: str) -> torch.dtype | None:
+    """What autocast rounds to; None for "off" and "fp32"."""
+    return _AUTOCAST.get(precision)
+
+
+def running_in(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """A block whose forward passes run in `precision`, whatever `set_kernels` allowed the rest of the process."""
+    dtype = half_dtype(precision)
+    return _without_tf32() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -1,0 +1,138 @@
+"""What a precision means to the libraries' switches, and that a frozen teacher's rounding changes no output."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import conv2d
+
+from pipeline.devices.numerics import fix_compiler, running_in, set_kernels
+from pipeline.models.network import Network
+from pipeline.models.outputs import Outputs
+from pipeline.teachers.online import OnlineTeacher
+
+CPU = torch.device("cpu")
+SWITCHES = (
+    (torch.backends.cudnn, "allow_tf32"),
+    (torch.backends.cudnn, "benchmark"),
+    (torch.backends.cudnn, "deterministic"),
+    (torch.backends.cuda.matmul, "allow_tf32"),
+    (torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction"),
+    (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"),
+    (torch.utils.deterministic, "fill_uninitialized_memory"),
+    (torch._dynamo.config, "automatic_dynamic_shapes"),
+    (torch._inductor.config, "deterministic"),
+)
+
+
+@pytest.fixture(autouse=True)
+def switches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test sets for its process is put back for the others."""
+    before = [getattr(place, name) for place, name in SWITCHES]
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    torch.use_deterministic_algorithms(False)
+    for (place, name), value in zip(SWITCHES, before, strict=True):
+        setattr(place, name, value)
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("off", False), ("fp32", False), ("bf16", True), ("fp16", True)])
+def test_float32_means_float32(precision: str, tf32: bool) -> None:
+    set_kernels(deterministic=False, precision=precision)
+    assert torch.backends.cudnn.allow_tf32 == tf32
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
+    assert not torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+
+
+def test_a_float32_teacher_beside_a_half_precision_student_runs_without_tf32() -> None:
+    set_kernels(deterministic=False, precision="bf16")
+    with running_in(CPU, "fp32"):
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+    with running_in(CPU, "fp16"):
+        assert torch.backends.cudnn.allow_tf32
+
+
+def test_deterministic_kernels_do_not_fill_memory_that_is_written_anyway() -> None:
+    set_kernels(deterministic=True, precision="fp32")
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
+def test_the_compiler_makes_one_set_of_kernels_for_every_batch_size() -> None:
+    fix_compiler()
+    assert not torch._dynamo.config.automatic_dynamic_shapes
+    assert torch._inductor.config.deterministic
+    compiled, batches = [], (4, 7, 9)
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        compiled.append([value.shape[0] for value in inputs if isinstance(value, torch.Tensor)])
+        return graph
+
+    torch._dynamo.reset()
+    doubled = torch.compile(lambda images: 2 * images, backend=backend)
+    for batch in batches:
+        doubled(torch.ones(batch, 3))
+    assert compiled == [[batch] for batch in batches], "a size that is not a number would be a symbol"
+
+
+class Standardised(nn.Conv2d):
+    """Computes its weight in float32 before autocast rounds it, as weight standardisation does."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert self.weight.dtype == torch.float32
+        return conv2d(images, self.weight - self.weight.mean(), self.bias, padding=self.padding)
+
+
+def network() -> Network:
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), Standardised(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3)]
+    return Network(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_frozen_teachers_convolutions_are_rounded_once_and_give_the_same_bits(precision: str) -> None:
+    images = torch.randn(4, 3, 16, 16)
+    plain = network().eval().to(memory_format=torch.channels_last)
+    with torch.no_grad(), running_in(CPU, precision):
+        expected: Outputs = plain(images)
+    teacher = OnlineTeacher(
+        network(), device=CPU, precision=precision, memory_format=torch.channels_last, compiled=False
+    )
+    found = teacher.outputs(images)
+    assert torch.equal(found.logits, expected.logits)
+    assert found.embedding is not None
+    assert torch.equal(found.embedding, expected.embedding)
+    dtypes = [parameter.dtype for parameter in teacher.network.parameters()]
+    assert dtypes.count(torch.float32) == 6, "BatchNorm's two, the standardised layer's two, the classifier's two"
+
+
+@pytest.mark.parametrize("size", [1, (1, 1), 2])
+def test_student_and_teacher_pool_in_float32(size: int | tuple[int, int]) -> None:
+    pooled = 4 if size == 2 else 1
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(size), nn.Flatten(), nn.Linear(8 * pooled, 5))
+    body, images = model[0], torch.randn(4, 3, 16, 16)
+    student = Network(model)
+    with running_in(CPU, "bf16"):
+        maps = body(images)
+        outputs = student(images)
+    assert maps.dtype == torch.bfloat16
+    expected = nn.AdaptiveAvgPool2d(size)(maps.float()).flatten(1)
+    assert outputs.embedding.dtype == torch.float32
+    torch.testing.assert_close(outputs.embedding, expected, rtol=1e-6, atol=1e-6)
+    outputs.logits.sum().backward()
+    assert body.weight.grad is not None
+
+
+def test_pooling_inside_the_body_stays_as_it_is() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(4), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 5),
+    )  # fmt: skip
+    inner, seen = model[1], []
+    inner.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    with running_in(CPU, "bf16"):
+        Network(model)(torch.randn(2, 3, 16, 16))
+    assert seen == [torch.bfloat16]
