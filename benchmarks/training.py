@@ -49,7 +49,7 @@ class Training:
 
 def one_rank(device: torch.device) -> World:
     """A job of this process alone."""
-    return World(0, 1, device, decoder_threads(1))
+    return World(0, 1, device, decoder_threads(1, launching=device.type == "cuda"))
 
 
 @contextmanager

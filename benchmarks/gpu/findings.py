@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from pipeline.core.cpu import decoder_threads
+
 Verdict = Literal["passed", "failed", "measured", "unproven"]
 Size = Literal["full", "quick", "toy"]
 NO_TIME = "no time left"
@@ -36,6 +38,11 @@ class Setting:
     def on_cuda(self) -> bool:
         """Whether the device is a GPU."""
         return torch.device(self.device).type == "cuda"
+
+    @property
+    def threads(self) -> int:
+        """Decoder threads, as a run of one rank has them."""
+        return decoder_threads(1, launching=self.on_cuda)
 
     def pick(self, full: _T, quick: _T, toy: _T) -> _T:
         """What belongs to the size."""

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from benchmarks.gpu.findings import Setting
 from launch.demo_images import DemoSpec, write_demo
-from pipeline.data.backends import base
-from pipeline.data.backends.base import BackendOptions
+from pipeline.data.backends.base import BackendOptions, DaliDecoding
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
 
@@ -22,7 +21,4 @@ def image_index(setting: Setting) -> Index:
 def backend_of(name: str, options: BackendOptions) -> tuple[str, BackendOptions]:
     """The backend that a section calls `name`, and its options: "dali-mixed" decodes on the device, "dali" does not."""
     backend, _, form = name.partition("-")
-    decoding = getattr(base, "DaliDecoding", None)  # without it DALI always decodes where its pixels are wanted
-    if form != "mixed" or decoding is None:
-        return backend, options
-    return backend, replace(options, dali=decoding("mixed"))  # type: ignore[call-arg]
+    return backend, replace(options, dali=DaliDecoding("mixed")) if form == "mixed" else options

@@ -12,7 +12,6 @@ from benchmarks.fill import source_of
 from benchmarks.gpu.clock import Sleeper, finish
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, unproven
 from benchmarks.gpu.images import backend_of, image_index
-from pipeline.core.cpu import usable_cpus
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import missing, open_backend
 from pipeline.data.loader import Batch, Loader
@@ -48,14 +47,14 @@ def _measure(name: str, setting: Setting) -> Outcome:
         return unproven(f"{name.partition('-')[0]} is not installed")
     index = image_index(setting)
     batch, step_ms = min(setting.pick(256, 64, 4), len(index)), setting.pick(90.0, 25.0, 1.0)
-    options = BackendOptions(setting.pick(224, 224, 32), usable_cpus(), batch, device=setting.device)
+    options = BackendOptions(setting.pick(224, 224, 32), setting.threads, batch, device=setting.device)
     backend, options = backend_of(name, options)
     source = source_of(name, index, setting.work, print)
     alone, beside = (_loop(source, backend, options, setting, milliseconds) for milliseconds in (0.0, step_ms))
     text = (
         f"alone {alone.images_per_s:,.0f} images/s; beside a step of {batch} in {step_ms:.0f} ms"
         f" {beside.images_per_s:,.0f} of {1000 * batch / step_ms:,.0f} images/s, waits {100 * beside.waited:.0f} %,"
-        f" device idle {100 * beside.idle:.0f} %; {usable_cpus()} threads"
+        f" device idle {100 * beside.idle:.0f} %; {setting.threads} threads"
     )
     return measured(text, alone=asdict(alone), beside=asdict(beside), batch=batch, step_ms=step_ms)
 

@@ -17,7 +17,6 @@ from benchmarks.gpu.workloads import config_of, open_workload
 from benchmarks.pairs import Pairs, alternate, window_rate
 from benchmarks.training import Training
 from pipeline.core.config import Views
-from pipeline.core.cpu import usable_cpus
 from pipeline.data.backends.base import BackendOptions
 from pipeline.data.backends.registry import missing
 from pipeline.models.demo import demo_student
@@ -93,7 +92,7 @@ def _dali(setting: Setting) -> Outcome:
         return unproven("DALI is not installed")
     from pipeline.data.backends.dali import native_random_crop  # optional package
 
-    _, options = backend_of("dali-mixed", BackendOptions(224, usable_cpus(), max_batch=64, device=setting.device))
+    _, options = backend_of("dali-mixed", BackendOptions(224, setting.threads, max_batch=64, device=setting.device))
     with closing(native_random_crop(image_index(setting), options, seed=0)) as batches:  # type: ignore[type-var]
         rate = window_rate(batches, skipped=20, counted=setting.pick(200, 40, 4))
     return measured(f"{rate:,.0f} images/s", images_per_s=rate)

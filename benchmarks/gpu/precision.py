@@ -4,6 +4,7 @@ ResNet-34 with random weights, its BatchNorms calibrated on the images and its c
 and logits have the size of a trained network's.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,8 +14,9 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, measured
-from pipeline.engine.networks import set_kernels
+from pipeline.devices.numerics import set_kernels
 from pipeline.models.network import Network
+from pipeline.models.outputs import Outputs
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import build_network
 from pipeline.teachers.online import OnlineTeacher
@@ -50,8 +52,8 @@ class Problem:
 
 
 def parts(setting: Setting) -> list[Part]:
-    """fp32 as a check; the others measured, TF32 last: it is a setting of the whole process."""
-    set_kernels(deterministic=False)
+    """fp32 as a check, beside a student in bf16, whose connectors may use TF32; the others measured."""
+    set_kernels(deterministic=False, precision="bf16")
     problem: list[Problem] = []  # made by the first part, so that its failure is that part's
 
     def solve(precision: str) -> Outcome:
@@ -99,9 +101,6 @@ def _logits(network: nn.Module, images: torch.Tensor, setting: Setting) -> torch
 
 
 def _compare(problem: Problem, precision: str, setting: Setting) -> Outcome:
-    if precision == "tf32":
-        torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
     teacher = OnlineTeacher(
         _network(problem),
         device=torch.device(setting.device),
@@ -109,15 +108,28 @@ def _compare(problem: Problem, precision: str, setting: Setting) -> Outcome:
         memory_format=torch.channels_last,
         compiled=False,
     )
+    forward = _in_tf32(teacher.network) if precision == "tf32" else teacher.outputs
     images = problem.images.contiguous(memory_format=torch.channels_last)
-    parts = [teacher.outputs(part.to(setting.device)).logits.double().cpu() for part in images.split(64)]
-    found = divergence_of(torch.cat(parts), problem.exact)
+    logits = [forward(part.to(setting.device)).logits.double().cpu() for part in images.split(64)]
+    found = divergence_of(torch.cat(logits), problem.exact)
     figures = {"most": found.most, "kl_1": found.kl_1, "kl_4": found.kl_4}
     if precision != "fp32":
         return measured(found.describe(), **figures)
     bound = _FLOAT32 * float(problem.exact.std())
     text = f"{found.describe()}; float32 keeps the error below {bound:.1e}" if bound else "the device computes nothing"
     return check(found.most <= bound and bound > 0, text, **figures)
+
+
+def _in_tf32(network: Network) -> Callable[[torch.Tensor], Outputs]:
+    """As torch runs float32 convolutions where nobody forbids it; no teacher of ours does."""
+
+    @torch.no_grad()
+    def forward(images: torch.Tensor) -> Outputs:
+        torch.backends.cudnn.allow_tf32 = True
+        outputs: Outputs = network(images)
+        return outputs
+
+    return forward
 
 
 def _network(problem: Problem) -> Network:

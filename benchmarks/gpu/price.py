@@ -12,7 +12,7 @@ from benchmarks.gpu.clock import device_ms
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured
 from benchmarks.gpu.workloads import config_of, open_workload
 from benchmarks.pairs import alternate
-from pipeline.engine.networks import set_kernels
+from pipeline.devices.numerics import set_kernels
 
 _WARM_UPS = 4
 _PRICED = ("vanilla", "KD online")
@@ -47,7 +47,7 @@ def _rate(stack: ExitStack, name: str, setting: Setting, batch: int, *, determin
     count = max(2, min(50, round(setting.pick(500, 100, 1) / max(0.1, device_ms(device, step, 2)))))
 
     def rate() -> float:
-        set_kernels(deterministic=deterministic)
+        set_kernels(deterministic=deterministic, precision=training.config.numerics.amp)
         return 1000 * batch / device_ms(device, step, count)
 
     return rate

@@ -12,10 +12,9 @@ from functools import partial
 import torch
 
 from benchmarks.gpu.clock import Kernels, device_ms, host_ms, kernels_of
-from benchmarks.gpu.findings import Outcome, Part, Setting, measured, unproven
-from benchmarks.gpu.workloads import NO_GRAPHS, WORKLOADS, Graphs, config_of, has_graphs, open_workload
+from benchmarks.gpu.findings import Outcome, Part, Setting, measured
+from benchmarks.gpu.workloads import WORKLOADS, Graphs, config_of, open_workload
 from benchmarks.training import Training
-from pipeline.core.config import RunConfig
 
 _WARM_UPS = 4
 _PROFILED = 3
@@ -57,7 +56,7 @@ def parts(setting: Setting) -> list[Part]:
     jobs = [
         (name, batch, graphs)
         for batch, (name, work) in itertools.product(setting.pick((256, 32, 1024), (32,), (8,)), WORKLOADS.items())
-        for graphs in (_GRAPHS if work.online and batch <= _HOST_BOUND else _GRAPHS[:1])
+        for graphs in (_GRAPHS if setting.on_cuda and work.online and batch <= _HOST_BOUND else _GRAPHS[:1])
     ]
     return [Part(_name(*job), partial(_measure, *job, setting)) for job in jobs]
 
@@ -93,13 +92,7 @@ def _name(workload: str, batch: int, graphs: Graphs) -> str:
 
 
 def _measure(name: str, batch: int, graphs: Graphs, setting: Setting) -> Outcome:
-    if graphs != "off" and not (has_graphs() and setting.on_cuda):
-        return unproven(NO_GRAPHS if setting.on_cuda else "needs a CUDA device")
-    figures = _figures(config_of(name, setting, batch=batch, graphs=graphs), setting)
-    return measured(figures.describe(), **asdict(figures))
-
-
-def _figures(config: RunConfig, setting: Setting) -> StepFigures:
     with ExitStack() as stack:
-        training = open_workload(stack, config, setting)
-        return measure_step(training, torch.device(setting.device), setting.pick(1.0, 0.3, 0.01))
+        training = open_workload(stack, config_of(name, setting, batch=batch, graphs=graphs), setting)
+        figures = measure_step(training, torch.device(setting.device), setting.pick(1.0, 0.3, 0.01))
+    return measured(figures.describe(), **asdict(figures))

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 
 from benchmarks.gpu.clock import finish
-from benchmarks.gpu.findings import Outcome, Part, Setting, check, needs_cuda, unproven
-from benchmarks.gpu.workloads import NO_GRAPHS, WORKLOADS, Graphs, config_of, has_graphs, open_workload
+from benchmarks.gpu.findings import Outcome, Part, Setting, check, needs_cuda
+from benchmarks.gpu.workloads import WORKLOADS, Graphs, config_of, open_workload
 from benchmarks.training import Training
 from pipeline.engine.step import LateMetrics
 
@@ -22,8 +22,6 @@ def parts(setting: Setting) -> list[Part]:
 
 
 def _steady(name: str, graphs: Graphs, setting: Setting) -> Outcome:
-    if graphs != "off" and not has_graphs():
-        return unproven(NO_GRAPHS)
     steps, device = setting.pick(30, 10, 2), torch.device(setting.device)
     with ExitStack() as stack:
         training = open_workload(stack, config_of(name, setting, batch=setting.pick(64, 32, 8), graphs=graphs), setting)

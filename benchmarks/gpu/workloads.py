@@ -2,7 +2,7 @@
 
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,6 @@ from precompute.config import PrecomputeConfig
 from precompute.fill import precompute
 
 Graphs = Literal["off", "teacher"]
-NO_GRAPHS = "there is no --cuda-graphs here"
 _IMAGENET = 1_281_167
 _POLICY = "imagenet_train"
 
@@ -51,11 +50,6 @@ WORKLOADS = {
 }
 
 
-def has_graphs() -> bool:
-    """Whether this version has --cuda-graphs."""
-    return "cuda_graphs" in {field.name for field in fields(Numerics)}
-
-
 def config_of(
     name: str, setting: Setting, *, batch: int, graphs: Graphs = "off", deterministic: bool = False
 ) -> RunConfig:
@@ -67,7 +61,6 @@ def config_of(
             work.method, {}
         )
     student, teacher = ("demo_student", "demo_teacher@random") if toy else ("resnet18", "resnet34@random")
-    options: dict[str, Any] = {"cuda_graphs": graphs} if has_graphs() else {}
     return RunConfig(
         recipe="gpu",
         student=student,
@@ -78,7 +71,7 @@ def config_of(
         views=Views(resolution=64 if toy else 224, policy=_POLICY, num_views=1),
         teaching=Teaching(teacher_source="stored" if work.stored else "auto"),
         optimisation=Optimisation(epochs=10_000, batch=batch, lr=0.01, schedule="constant"),
-        numerics=Numerics(deterministic=deterministic, **options),
+        numerics=Numerics(cuda_graphs=graphs, deterministic=deterministic),
         running=_running(name, setting),
     )
 
