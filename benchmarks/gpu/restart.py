@@ -36,7 +36,7 @@ def small_run(setting: Setting, out: Path, *, deterministic: bool, steps: int) -
         method="kd",
         files=Files(out=out),
         views=Views(resolution=32 if toy else 64, policy="demo_train"),
-        optimisation=Optimisation(epochs=1000, batch=batch, lr=0.05, schedule="constant", max_steps=steps),
+        optimisation=Optimisation(epochs=1000, batch=batch, lr=1e-3, schedule="constant", max_steps=steps),
         numerics=Numerics(deterministic=deterministic),
         running=Running(
             backend="synthetic",

@@ -70,7 +70,7 @@ def config_of(
         files=Files(out=setting.work / "run", store=setting.work / "store" if work.stored else None),
         views=Views(resolution=64 if toy else 224, policy=_POLICY, num_views=1),
         teaching=Teaching(teacher_source="stored" if work.stored else "auto"),
-        optimisation=Optimisation(epochs=10_000, batch=batch, lr=0.01, schedule="constant"),
+        optimisation=Optimisation(epochs=10_000, batch=batch, lr=1e-4, schedule="constant"),
         numerics=Numerics(cuda_graphs=graphs, deterministic=deterministic),
         running=_running(name, setting),
     )
