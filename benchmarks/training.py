@@ -13,6 +13,7 @@ from pipeline.core.dist import World
 from pipeline.data.datasets import open_datasets
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
+from pipeline.devices.numerics import set_kernels
 from pipeline.engine.networks import Networks, build_networks
 from pipeline.engine.resolve import resolve
 from pipeline.engine.step import TrainStep, build_train_step
@@ -54,10 +55,14 @@ def one_rank(device: torch.device) -> World:
 
 @contextmanager
 def open_training(config: RunConfig, world: World) -> Iterator[Training]:
-    """Open data, teacher and student of a run that is not saved; closed at the end of the block."""
+    """Open data, teacher and student of a run that is not saved; closed at the end of the block.
+
+    Kernels are chosen for the whole process, as by `fit`.
+    """
     data = open_datasets(config, world)
     choice = choose_teacher(config, None, data.train.index, world)
     config = resolve(config, None, data, choice, world)
+    set_kernels(deterministic=config.numerics.deterministic, precision=config.numerics.amp)
     order = build_order(config, data)
     loader = build_loader(config, data, world, order, split="train", stored=choice.stored)
     networks = build_networks(config, choice, index=data.train.index, world=world)

@@ -24,6 +24,7 @@ from pipeline.data.loader import Batch, Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan
 from pipeline.data.policies.registry import get_policy
+from pipeline.devices.numerics import set_kernels
 from pipeline.engine.checkpoint import find_latest
 from pipeline.engine.dry_run import dry_run
 from pipeline.engine.networks import build_networks, check_names
@@ -116,6 +117,7 @@ def _fit(
         choice = choose_teacher(asked, None, data.train.index, world)
         config = resolve(asked, None, data, choice, world)
 
+    set_kernels(deterministic=config.numerics.deterministic, precision=config.numerics.amp)
     order = build_order(config, data)
     num_own = len(order.deal(world.rank, world.size))
     total_steps = order.steps_per_epoch * config.optimisation.epochs

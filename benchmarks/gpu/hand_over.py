@@ -89,7 +89,8 @@ def _compare_runs(name: str, setting: Setting, count: int) -> tuple[bool, str]:
 
 def _batches(stack: ExitStack, name: str, setting: Setting) -> Iterator[Batch]:
     """From the real loader, in the order of training."""
-    index, batch = image_index(setting), setting.pick(64, 32, 4)
+    index = image_index(setting)
+    batch = min(setting.pick(64, 32, 4), len(index))
     backend, options = backend_of(name, _options(setting, batch, setting.device))
     opened = open_backend(backend, Source(index), options)
     loader = Loader(index, Plan(get_policy("imagenet_train"), 0), opened, torch.device(setting.device))

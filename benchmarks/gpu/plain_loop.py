@@ -13,15 +13,13 @@ from torchvision.models import resnet18
 from benchmarks.gpu.clock import device_ms
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, needs_cuda, unproven
 from benchmarks.gpu.images import backend_of, image_index
-from benchmarks.gpu.workloads import config_of, open_workload
+from benchmarks.gpu.workloads import WARM_UPS, config_of, held_step, open_workload
 from benchmarks.pairs import Pairs, alternate, window_rate
 from benchmarks.training import Training
 from pipeline.core.config import Views
 from pipeline.data.backends.base import BackendOptions
 from pipeline.data.backends.registry import missing
 from pipeline.models.demo import demo_student
-
-_WARM_UPS = 4
 
 
 def parts(setting: Setting) -> list[Part]:
@@ -41,10 +39,9 @@ def _beside(batch: int, setting: Setting) -> Outcome:
     with ExitStack() as stack:
         training = open_workload(stack, config_of("vanilla", setting, batch=batch), setting)
         network = demo_student if setting.size == "toy" else resnet18
-        ours, plain = _our_step(training), plain_step(training, network, device)
-        for step in (ours, plain):
-            for _ in range(_WARM_UPS):
-                step()
+        ours, plain = held_step(training), plain_step(training, network, device)
+        for _ in range(WARM_UPS):
+            plain()
         count = max(2, min(50, round(setting.pick(400, 100, 1) / max(0.1, device_ms(device, ours, 2)))))
 
         def rate(step: Callable[[], object]) -> float:
@@ -53,11 +50,6 @@ def _beside(batch: int, setting: Setting) -> Outcome:
         repeats = setting.pick(5, 3, 2)
         pairs = alternate("ours / plain", "images/s", partial(rate, ours), partial(rate, plain), repeats, print)
     return measured(_describe(pairs), **pairs.to_json())
-
-
-def _our_step(training: Training) -> Callable[[], object]:
-    batches = itertools.cycle([training.next() for _ in range(2)])
-    return lambda: training.train_step(next(batches))
 
 
 def plain_step(training: Training, model: Callable[..., nn.Module], device: torch.device) -> Callable[[], None]:

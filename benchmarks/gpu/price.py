@@ -1,6 +1,5 @@
 """What --deterministic costs: the same step with deterministic kernels and with the fastest, in pairs."""
 
-import itertools
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,11 +9,10 @@ import torch
 
 from benchmarks.gpu.clock import device_ms
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured
-from benchmarks.gpu.workloads import config_of, open_workload
+from benchmarks.gpu.workloads import config_of, held_step, open_workload
 from benchmarks.pairs import alternate
 from pipeline.devices.numerics import set_kernels
 
-_WARM_UPS = 4
 _PRICED = ("vanilla", "KD online")
 
 
@@ -37,13 +35,7 @@ def _rate(stack: ExitStack, name: str, setting: Setting, batch: int, *, determin
     """Images per second of a training that was built, warmed up and is run under its own kernels."""
     device = torch.device(setting.device)
     training = open_workload(stack, config_of(name, setting, batch=batch, deterministic=deterministic), setting)
-    batches = itertools.cycle([training.next() for _ in range(2)])
-
-    def step() -> None:
-        training.train_step(next(batches))
-
-    for _ in range(_WARM_UPS):
-        step()
+    step = held_step(training)
     count = max(2, min(50, round(setting.pick(500, 100, 1) / max(0.1, device_ms(device, step, 2)))))
 
     def rate() -> float:

@@ -13,10 +13,9 @@ import torch
 
 from benchmarks.gpu.clock import Kernels, device_ms, host_ms, kernels_of
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured
-from benchmarks.gpu.workloads import WORKLOADS, Graphs, config_of, open_workload
+from benchmarks.gpu.workloads import WORKLOADS, Graphs, config_of, held_step, open_workload
 from benchmarks.training import Training
 
-_WARM_UPS = 4
 _PROFILED = 3
 _HOST_BOUND = 256
 _GRAPHS: tuple[Graphs, ...] = ("off", "teacher")
@@ -62,14 +61,8 @@ def parts(setting: Setting) -> list[Part]:
 
 
 def measure_step(training: Training, device: torch.device, seconds: float) -> StepFigures:
-    """Of a training that is warm after this: some steps are run before."""
-    batches = itertools.cycle([training.next() for _ in range(2)])
-
-    def step() -> None:
-        training.train_step(next(batches))
-
-    for _ in range(_WARM_UPS):
-        step()
+    """Of a training at work: it is warmed up before."""
+    step = held_step(training)
     once = device_ms(device, step, 2)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -45,6 +45,13 @@ class Result:
     seconds: float = 0.0
     log: str = ""
 
+    def describe(self) -> str:
+        """What is said as it ends: how many parts found what, and each that failed."""
+        verdicts = [outcome.verdict for outcome in self.outcomes.values()]
+        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+        failed = [f"  {name}: {found.text}" for name, found in self.outcomes.items() if found.verdict == "failed"]
+        return "\n".join([f"{self.section.name}: {self.seconds:.0f} s; {counts}", *failed])
+
     def to_json(self) -> dict[str, Any]:
         """All of it."""
         outcomes = {name: asdict(outcome) for name, outcome in self.outcomes.items()}
@@ -108,7 +115,7 @@ def run_suite(
             coming = None if following is None else start_section(following, setting, stack)
             result = run_section(section, setting, process, section.limit_s * seconds / FULL_S, ends)
             results.append(result)
-            say(f"{section.name}: {result.seconds:.0f} s; {_counts(result)}")
+            say(result.describe())
             process = coming or process
     return results
 
@@ -187,8 +194,3 @@ def table_of(title: str, results: Sequence[Result]) -> Table:
             table.add_row(section, name, verdict, Text(outcome.text), f"{outcome.seconds:.1f}")
         table.add_section()
     return table
-
-
-def _counts(result: Result) -> str:
-    verdicts = [outcome.verdict for outcome in result.outcomes.values()]
-    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))

@@ -1,5 +1,7 @@
 """The trainings that are measured, ResNet-34 to ResNet-18 at 224 px with synthetic pixels, and the store of one."""
 
+import itertools
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,11 +14,11 @@ import torch
 from benchmarks.gpu.findings import Setting
 from benchmarks.training import Training, one_rank, open_training
 from pipeline.core.config import Files, Numerics, Optimisation, RunConfig, Running, Teaching, Views
-from pipeline.data.loader import Batch
 from precompute.config import PrecomputeConfig
 from precompute.fill import precompute
 
 Graphs = Literal["off", "teacher"]
+WARM_UPS = 4  # libraries choose their algorithms, pools grow, kernels are compiled
 _IMAGENET = 1_281_167
 _POLICY = "imagenet_train"
 
@@ -110,9 +112,16 @@ def fill_store(setting: Setting) -> Path:
     return store
 
 
-def held_batches(training: Training, count: int) -> list[list[Batch]]:
-    """Batches of several steps, kept on the device: a step without its loader."""
-    return [training.next() for _ in range(count)]
+def held_step(training: Training) -> Callable[[], object]:
+    """The step without its loader, on two batches that stay on the device; warm."""
+    batches = itertools.cycle([training.next(), training.next()])
+
+    def step() -> object:
+        return training.train_step(next(batches))
+
+    for _ in range(WARM_UPS):
+        step()
+    return step
 
 
 def _running(name: str, setting: Setting) -> Running:

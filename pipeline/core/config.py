@@ -5,12 +5,13 @@ compared field by field, except for `FREE_FIELDS`, which cannot change a number 
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
+from pipeline.core.encoding import all_numbers, decode, paired
 from pipeline.core.errors import ConfigError
 from pipeline.core.ranges import ABOVE_0, ANY, NOT_NEGATIVE, SEED, SHARE, Range
 
@@ -273,7 +274,7 @@ class RunConfig:
     @classmethod
     def from_json(cls, encoded: dict[str, Any]) -> "RunConfig":
         """Inverse of `to_json`. Unknown fields (of a newer version) are refused."""
-        config: RunConfig = _decode(cls, encoded, cls.__name__)
+        config: RunConfig = decode(cls, encoded, cls.__name__)
         return config if "dali_decoder" in encoded.get("running", {}) else _with_former_decoder(config)
 
 
@@ -312,7 +313,7 @@ _TRAINING_NAMES = {
 
 def first_difference(saved: RunConfig, now: RunConfig) -> tuple[str, Any, Any] | None:
     """The first field, as `group.field`, that two configurations do not share, with both values."""
-    for name, before, after in _pairs(saved.to_json(), now.to_json(), ""):
+    for name, before, after in paired(saved.to_json(), now.to_json(), ""):
         if before != after and name not in FREE_FIELDS:
             return name, before, after
     return None
@@ -320,7 +321,7 @@ def first_difference(saved: RunConfig, now: RunConfig) -> tuple[str, Any, Any] |
 
 def check_config(config: RunConfig) -> None:
     """Refuse values that no run can have, by flag."""
-    for path, value in _numbers(config.to_json(), ""):
+    for path, value in all_numbers(config.to_json(), ""):
         group, _, name = path.rpartition(".")
         of_method = group.startswith(".method_args")
         numbers = ANY if of_method else _RANGES.get(name, ANY)  # a method's ranges are its constructor's
@@ -391,41 +392,3 @@ def _check_teaching(config: RunConfig) -> None:
 
 def _joined(numbers: Iterable[int]) -> str:
     return " ".join(map(str, numbers))
-
-
-def _numbers(value: Any, path: str) -> Iterator[tuple[str, float | list[float]]]:
-    """Every number and every list of numbers of a JSON object, by its path."""
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _numbers(part, f"{path}.{name}")
-    elif _is_number(value) or (isinstance(value, list) and all(map(_is_number, value))):
-        yield path, value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _pairs(saved: Any, now: Any, prefix: str) -> list[tuple[str, Any, Any]]:
-    if not (isinstance(saved, dict) and isinstance(now, dict)):
-        return [(prefix, saved, now)]
-    names = [*saved, *(name for name in now if name not in saved)]
-    return [
-        pair
-        for name in names
-        for pair in _pairs(saved.get(name), now.get(name), f"{prefix}.{name}" if prefix else name)
-    ]
-
-
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    if is_dataclass(kind):
-        known = {item.name: item for item in fields(kind)}
-        unknown = sorted(set(value) - set(known))
-        if unknown:
-            raise ConfigError(f"{where} has fields this version does not know: {unknown}; update Reflux")
-        return kind(**{name: _decode(known[name].type, part, f"{where}.{name}") for name, part in value.items()})  # type: ignore[operator]
-    if value is not None and Path in (kind, *get_args(kind)):
-        return Path(value)
-    if isinstance(value, list) and (get_origin(kind) is tuple or any(get_origin(a) is tuple for a in get_args(kind))):
-        return tuple(value)
-    return value

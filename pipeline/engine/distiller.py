@@ -89,12 +89,17 @@ class Distiller(nn.Module):
     def _loss(self, batch: MethodInput) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         weights, smoothing = self.method.weights, self._numerics.label_smoothing
         terms = {"ce": cross_entropy(batch.student.logits, batch.labels, label_smoothing=smoothing)}
-        loss = weights.ce * terms["ce"]
+        loss = _times(weights.ce, terms["ce"])
         if weights.kd and batch.teacher is not None:
             terms["kd"] = self.method.divergence(batch)
-            loss = loss + weights.kd * terms["kd"]
+            loss = loss + _times(weights.kd, terms["kd"])
         own = self.method(batch)
         if own is not None:
             terms["method"] = own
-            loss = loss + weights.method * own
+            loss = loss + _times(weights.method, own)
         return loss, terms
+
+
+def _times(weight: float, term: torch.Tensor) -> torch.Tensor:
+    """The product, without two launches where it is the term itself."""
+    return term if weight == 1 else weight * term

@@ -15,7 +15,6 @@ from pipeline.data.backends.registry import check_backend
 from pipeline.data.index import Index
 from pipeline.data.loader import normalise
 from pipeline.data.policies.registry import get_policy
-from pipeline.devices.numerics import set_kernels
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.teacher_choice import StoredOutputs, TeacherChoice
 from pipeline.methods.base import Needs, Setting
@@ -78,7 +77,6 @@ def build_networks(config: RunConfig, choice: TeacherChoice, *, index: Index, wo
     Raises:
         ConfigError: unknown names, weights that do not fit, a teacher that is missing or not needed.
     """
-    set_kernels(deterministic=config.numerics.deterministic, precision=config.numerics.amp)
     method = build_method(config.method, config.method_args)
     num_classes = len(index.classes)
     student = build_network(

@@ -116,7 +116,8 @@ class ReviewKD(Method):
             )
         targets = [*teacher, batch.taught.embedding[:, :, None, None]]
         losses_L = context_losses([in_float32(map_) for map_ in reviewed], [in_float32(map_) for map_ in targets])
-        return losses_L.sum() * self._share(batch.epoch)
+        share = self._share(batch.epoch)
+        return losses_L.sum() if share == 1 else losses_L.sum() * share
 
     def _review(self, maps: list[Tensor], sizes: list[torch.Size]) -> list[Tensor]:
         """Each level's map in the teacher's shape, from the student's, shallow to deep as given."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import mse_loss, softplus
 
 from pipeline.methods.base import Method, MethodInfo, MethodInput, Needs, Setting, Weights
 from pipeline.methods.parts import (
@@ -101,7 +101,8 @@ class Gaussian(nn.Module):
         with as_computed(source):
             mean = self.regressor(source)
         variance = softplus(self.log_scale)[:, None, None] + _EPS
-        return 0.5 * ((in_float32(mean) - in_float32(target)).square() / variance + variance.log()).mean()
+        error = mse_loss(in_float32(mean), in_float32(target), reduction="none")
+        return 0.5 * (error / variance + variance.log()).mean()
 
 
 METHOD = VID

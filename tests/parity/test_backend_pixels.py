@@ -145,16 +145,27 @@ def save_translucent(photo: Image.Image, path: Path) -> None:
     translucent.save(path, "PNG")
 
 
+def save_gray_alpha(photo: Image.Image, path: Path) -> None:
+    translucent = photo.convert("L").convert("LA")
+    translucent.putalpha(100)
+    translucent.save(path, "PNG")
+
+
 ODD_FILES: dict[str, Callable[[Image.Image, Path], None]] = {
+    "chroma_411": lambda photo, path: photo.save(path, "JPEG", subsampling="4:1:1"),
+    "chroma_444": lambda photo, path: photo.save(path, "JPEG", subsampling="4:4:4"),
     "cmyk": lambda photo, path: photo.convert("CMYK").save(path, "JPEG"),
     "exif_rotated": save_rotated,
+    "gray_alpha_png": save_gray_alpha,
     "grayscale": lambda photo, path: photo.convert("L").save(path, "JPEG"),
     "one_pixel_high": lambda photo, path: photo.resize((90, 1)).save(path, "JPEG"),
     "one_pixel_wide": lambda photo, path: photo.resize((1, 90)).save(path, "JPEG"),
     "palette_png": lambda photo, path: photo.convert("P").save(path, "PNG"),
     "png": lambda photo, path: photo.save(path, "PNG"),
     "progressive": lambda photo, path: photo.save(path, "JPEG", progressive=True),
+    "translucent_palette_png": lambda photo, path: photo.quantize(9).save(path, "PNG", transparency=bytes(range(9))),
     "translucent_png": save_translucent,
+    "two_pictures": lambda photo, path: photo.save(path, "MPO", save_all=True, append_images=[photo.rotate(180)]),
     "webp": lambda photo, path: photo.save(path, "WEBP"),
 }
 

@@ -1,6 +1,7 @@
 """Does the reference decoder read what ImageFolder reads, refuse the rest by name, and keep quiet about it?"""
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -165,7 +166,7 @@ def test_what_cannot_serve_is_refused_in_one_line(kind: str) -> None:
 WARNED: dict[str, tuple[Callable[[], bytes], str]] = {
     "damaged EXIF": (
         lambda: JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(BAD_EXIF) + 2) + BAD_EXIF + JPEG[2:],
-        "Tag data larger than file",
+        "Tag data larger than file|Truncated File Read|Corrupt EXIF",
     ),
     "an animation that is none": (lambda: png(2, 2, 8, 2, bytes(14), BAD_ANIMATION), "APNG"),
     "a translucent palette": (READ["a translucent palette"], "Transparency"),
@@ -176,8 +177,10 @@ WARNED: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_pillow_warns_and_we_do_not(kind: str) -> None:
     make, warning = WARNED[kind]
     data = make()
-    with pytest.warns(Warning, match=warning):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         Image.open(io.BytesIO(data)).convert("RGB")
+    assert any(re.search(warning, str(one.message)) for one in caught)
     pixels = decode_rgb(data)  # a warning is an error in tests
     assert pixels.shape[2] == 3
 

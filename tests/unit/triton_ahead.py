@@ -25,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 import pipeline.kernels
-from pipeline.kernels import triton_philox, triton_probe
+from pipeline.kernels import triton_kl, triton_philox, triton_probe
 from tests.unit.triton_losses import ROWS, losses
 
 KEPT = 20  # of a usual top-k store
@@ -69,15 +69,13 @@ def _launched(module: ModuleType) -> set[str]:
 
 
 def launches(classes: int) -> dict[str, Callable[[], object]]:
-    """By name, each call that launches a kernel: the losses of a learned temperature, which do all that others do."""
+    """By name, each call that launches a kernel: losses of a learned temperature, which do most, and KD as it runs."""
     student, teacher = (torch.zeros(ROWS, classes, dtype=torch.bfloat16) for _ in range(2))
-    temperature = torch.full((ROWS,), 4.0, requires_grad=True)
-    forms = losses(classes, KEPT).items()
-    others = {
-        "probe": triton_probe.launch,
-        "philox": partial(triton_philox.triton_row_words, torch.arange(ROWS), 7, classes, 0, key=(2**32 - 1, 6)),
-    }
-    return others | {name: partial(ours, student, teacher, temperature) for name, (ours, _) in forms}
+    learned = torch.full((ROWS,), 4.0, requires_grad=True)
+    calls = {name: partial(ours, student, teacher, learned) for name, (ours, _) in losses(classes, KEPT).items()}
+    words = partial(triton_philox.triton_row_words, torch.arange(ROWS), 7, classes, 0, key=(2**32 - 1, 6))
+    kd = partial(triton_kl.triton_kl, student.float(), teacher.float(), 4.0)
+    return {"probe": triton_probe.launch, "philox": words, "kd": kd, **calls}
 
 
 def build(launch: Callable[[], object], capability: int) -> list[Built]:
