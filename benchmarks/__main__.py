@@ -13,23 +13,22 @@ python -m benchmarks kernels [--json FILE]
 python -m benchmarks epoch --data DIR [--json FILE]
 
 python -m benchmarks step [--methods kd dkd ...] [--json FILE]
+
+python -m benchmarks gpu [--quick] [--data DIR] [--json FILE]
 """
 
-import json
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.checks import check_folder, check_names, check_new_file, check_positive, class_folders
-from benchmarks.pairs import Pairs, format_figure
+from benchmarks.gpu.command import gpu
+from benchmarks.show import encoded, save_report, sayer, show_figures, show_pairs
 from pipeline.core.command import progress, run_command
-from stores.atomic import publish_text
 
 
 def loader(
@@ -66,16 +65,16 @@ def loader(
     check_positive({"--resolution": resolution, "--batch": batch, "--threads": threads, "--batches": batches})
     check_positive({"--repeats": repeats, "--max-side": max_side})
     check_folder("--work", work)
-    say = _say()
+    say = sayer()
     data = class_folders(data, say)
     settings = LoaderSettings(data, resolution, batch, threads, batches, repeats, max_side)
     with tempfile.TemporaryDirectory() as temporary:
         results = measure_loaders(settings, list(backends) or installed_loaders(), work or Path(temporary), say)
     metadata = measure_metadata()
-    _show_pairs("replayed against native, images/s, medians", ("replayed", "native"), results)
-    _show("metadata of 1,281,167 samples", metadata)
-    report = {"settings": _encoded(settings), "pairs": [pairs.to_json() for pairs in results], "metadata": metadata}
-    _save(json_file, report, describe_machine)
+    show_pairs("replayed against native, images/s, medians", ("replayed", "native"), results)
+    show_figures("metadata of 1,281,167 samples", metadata)
+    report = {"settings": encoded(settings), "pairs": [pairs.to_json() for pairs in results], "metadata": metadata}
+    save_report(json_file, report, describe_machine)
 
 
 def precompute(
@@ -115,7 +114,7 @@ def precompute(
     check_positive({"--views": views, "--resolution": resolution, "--batch": batch, "--threads": threads})
     check_positive({"--images": images, "--repeats": repeats})
     check_folder("--work", work)
-    say = _say()
+    say = sayer()
     data = class_folders(data, say)
     chosen = list(backends) or [name for name in known if name in installed_loaders()]
     settings = DecodeSettings(data, views, resolution, batch, threads, images, repeats)
@@ -125,15 +124,15 @@ def precompute(
         fill = FillSettings(data, resolution, threads=threads, repeats=repeats)
         filled = against_loader(fill, chosen, folder, say)
     title = f"{views} views from one decode against {views} passes, views/s, medians"
-    _show_pairs(title, ("one decode", "passes"), results)
+    show_pairs(title, ("one decode", "passes"), results)
     title = "precompute with a teacher that costs nothing against its loader alone, images/s, medians"
-    _show_pairs(title, ("precompute", "loader"), filled)
+    show_pairs(title, ("precompute", "loader"), filled)
     report = {
-        "settings": _encoded(settings),
+        "settings": encoded(settings),
         "pairs": [pairs.to_json() for pairs in results],
         "against_loader": [pairs.to_json() for pairs in filled],
     }
-    _save(json_file, report, describe_machine)
+    save_report(json_file, report, describe_machine)
 
 
 def codecs(
@@ -170,7 +169,7 @@ def codecs(
     check_positive({"--rows": rows, "--resolution": resolution, "--threads": threads})
     check_spec(parse_spec(teacher), role="teacher")
     get_policy(policy)
-    data = class_folders(data, _say())
+    data = class_folders(data, sayer())
     settings = CodecSettings(data, teacher, rows, resolution, policy, threads)
     with progress("teacher", "rows") as on_progress:
         outputs = teacher_rows(settings, on_progress)
@@ -179,7 +178,7 @@ def codecs(
     if png is not None:
         draw_codecs(png, title_of(settings, outputs), lines)
         Console().print(f"picture: {png}")
-    _save(json_file, to_json(settings, outputs, lines), describe_machine)
+    save_report(json_file, to_json(settings, outputs, lines), describe_machine)
 
 
 def store(
@@ -213,16 +212,16 @@ def store(
     check_positive({"--rows": rows}, least=batch)
     settings = StoreSettings(rows=rows, shard_rows=shard_rows, batch=batch, repeats=repeats)
     with tempfile.TemporaryDirectory(dir=work) as temporary:
-        figures = measure_store(settings, Path(temporary), _say())
+        figures = measure_store(settings, Path(temporary), sayer())
         opened = measure_open(Path(temporary), views=views, rows=IMAGENET_SAMPLES)
-    _show_pairs("random rows, warm, rows/s, medians", ("store", "other"), figures.warm)
+    show_pairs("random rows, warm, rows/s, medians", ("store", "other"), figures.warm)
     if figures.cold:
-        _show_pairs("one pass in random order, cold, rows/s, medians", ("store", "other"), figures.cold)
-    _show_pairs("writing until durable, rows/s, medians", ("store", "other"), figures.write)
-    _show(f"opening {views} views of {IMAGENET_SAMPLES:,} rows", opened)
+        show_pairs("one pass in random order, cold, rows/s, medians", ("store", "other"), figures.cold)
+    show_pairs("writing until durable, rows/s, medians", ("store", "other"), figures.write)
+    show_figures(f"opening {views} views of {IMAGENET_SAMPLES:,} rows", opened)
     pairs = {kind: [pairs.to_json() for pairs in getattr(figures, kind)] for kind in ("warm", "cold", "write")}
-    report = {"settings": _encoded(settings), **pairs, "disk_bytes": figures.disk_bytes, "open": opened}
-    _save(json_file, report, describe_machine)
+    report = {"settings": encoded(settings), **pairs, "disk_bytes": figures.disk_bytes, "open": opened}
+    save_report(json_file, report, describe_machine)
 
 
 def kernels(
@@ -257,18 +256,20 @@ def kernels(
     check_positive({"--classes": classes}, least=2)
     check_device(device)
     settings = KernelSettings(batches, classes, losses, rivals, repeats, device=device, half=half)
-    figures = measure_kernels(settings, _say())
-    _show_pairs("forward and backward, steps/s, medians", ("fused", "rival"), figures.pairs)
-    _show("peak memory of a step, in float32 buffers of B x C", {peak.name: peak.buffers for peak in figures.memory})
+    figures = measure_kernels(settings, sayer())
+    show_pairs("forward and backward, steps/s, medians", ("fused", "rival"), figures.pairs)
+    show_figures(
+        "peak memory of a step, in float32 buffers of B x C", {peak.name: peak.buffers for peak in figures.memory}
+    )
     for name, found in figures.cuda.items():
-        _show(name, found)
+        show_figures(name, found)
     report = {
-        "settings": _encoded(settings),
+        "settings": encoded(settings),
         "pairs": [pairs.to_json() for pairs in figures.pairs],
         "memory": [peak.to_json() for peak in figures.memory],
         "cuda": figures.cuda,
     }
-    _save(json_file, report, describe_machine)
+    save_report(json_file, report, describe_machine)
 
 
 def epoch(
@@ -303,16 +304,18 @@ def epoch(
     check_new_file("--json", json_file)
     check_positive({"--resolution": resolution, "--batch": batch, "--rounds": rounds, "--seconds": seconds})
     check_positive({"--rows": rows}, least=1000)
-    data = class_folders(data, _say())
+    data = class_folders(data, sayer())
     settings = EpochSettings(data, teacher, student, resolution, batch, backend, rounds)
     check_settings(settings)
     with tempfile.TemporaryDirectory() as temporary:
-        results = measure_epochs(settings, Path(temporary), _say())
+        results = measure_epochs(settings, Path(temporary), sayer())
         delivery = measure_delivery(Path(temporary), num_rows=rows, num_classes=1000, batch=256, seconds=seconds)
-    _show_pairs("seconds of an epoch against training from labels", ("distilled", "labels"), results)
-    _show("stored rows to a step without a model, rows/s", delivery.to_json())
+    show_pairs("seconds of an epoch against training from labels", ("distilled", "labels"), results)
+    show_figures("stored rows to a step without a model, rows/s", delivery.to_json())
     pairs = [pairs.to_json() for pairs in results]
-    _save(json_file, {"settings": _encoded(settings), "pairs": pairs, "delivery": delivery.to_json()}, describe_machine)
+    save_report(
+        json_file, {"settings": encoded(settings), "pairs": pairs, "delivery": delivery.to_json()}, describe_machine
+    )
 
 
 def step(
@@ -346,49 +349,13 @@ def step(
     check_positive({"--resolution": resolution, "--batch": batch, "--steps": steps, "--repeats": repeats})
     settings = StepSettings(methods or FROM_LOGITS, student, teacher, resolution, batch, amp, steps, repeats)
     check_settings(settings)
-    figures = measure_steps(settings, _say())
-    _show_pairs("steps/s with the method and with labels alone", ("method", "labels"), [one.pairs for one in figures])
-    _show("the loss and its gradient, per cent of the step", {one.pairs.name: 100 * one.share for one in figures})
-    report = {"settings": _encoded(settings), "methods": [one.to_json() for one in figures]}
-    _save(json_file, report, describe_machine)
-
-
-def _say() -> Callable[[str], None]:
-    """Shows a line; brackets stay text."""
-    return Console(highlight=False, soft_wrap=True, markup=False).print
-
-
-def _encoded(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as JSON; folders by their name and that of the folder they lie in: "train" says little."""
-    shown = asdict(settings)
-    return {
-        key: "/".join(value.absolute().parts[-2:]) if isinstance(value, Path) else value for key, value in shown.items()
-    }
-
-
-def _show_pairs(title: str, names: tuple[str, str], results: Sequence[Pairs]) -> None:
-    table = Table(title=title, title_justify="left")
-    for column in ("", *names, "ratio", "ratios of the pairs"):
-        table.add_column(column, justify="right" if column else "left")
-    for pairs in results:
-        row = pairs.to_json()
-        figures = (format_figure(row["median_a"]), format_figure(row["median_b"]), f"{pairs.ratio:.3f}")
-        table.add_row(pairs.name, *figures, " ".join(f"{ratio:.2f}" for ratio in pairs.ratios))
-    Console().print(table)
-
-
-def _show(title: str, figures: dict[str, float]) -> None:
-    table = Table(title=title, show_header=False, title_justify="left")
-    for name, value in figures.items():
-        table.add_row(name, format_figure(value))
-    Console().print(table)
-
-
-def _save(path: Path | None, report: dict[str, Any], describe: Callable[[], dict[str, Any]]) -> None:
-    if path is None:
-        return
-    publish_text(path, json.dumps({"machine": describe(), **report}, indent=1))
-    Console().print(f"written: {path}")
+    figures = measure_steps(settings, sayer())
+    show_pairs("steps/s with the method and with labels alone", ("method", "labels"), [one.pairs for one in figures])
+    show_figures(
+        "the loss and its gradient, per cent of the step", {one.pairs.name: 100 * one.share for one in figures}
+    )
+    report = {"settings": encoded(settings), "methods": [one.to_json() for one in figures]}
+    save_report(json_file, report, describe_machine)
 
 
 def main() -> None:
@@ -401,6 +368,7 @@ def main() -> None:
         "kernels": kernels,
         "epoch": epoch,
         "step": step,
+        "gpu": gpu,
     }
     tyro.extras.subcommand_cli_from_dict(parts, prog="python -m benchmarks", description=__doc__)
 

@@ -11,33 +11,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.pairs import Pairs
+from benchmarks.training import one_rank, open_training
 from launch.recipes.losses import KDLoss, distilled, supervised
 from pipeline.core.config import Files, Optimisation, RunConfig, Running, Settings, Teaching, Views
-from pipeline.core.cpu import decoder_threads
-from pipeline.core.dist import World
 from pipeline.core.errors import RefluxError
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import open_backend
 from pipeline.data.backends.synthetic import synthetic_index
-from pipeline.data.datasets import open_datasets
 from pipeline.data.index import Index
 from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policies.registry import get_policy
-from pipeline.devices.numerics import set_kernels
-from pipeline.engine.networks import build_networks
-from pipeline.engine.resolve import resolve
-from pipeline.engine.step import build_train_step
-from pipeline.engine.teacher_choice import choose_teacher
-from pipeline.fit import build_loader, build_order
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from pipeline.teachers.stored import RowFetcher
@@ -140,30 +131,18 @@ def _configs(settings: EpochSettings, work: Path) -> dict[str, RunConfig]:
 @contextmanager
 def _training(config: RunConfig) -> Iterator[Callable[[], float]]:
     """Yields a function that trains for one epoch and returns its seconds."""
-    world = World(0, 1, torch.device("cpu"), decoder_threads(1))
-    if torch.cuda.is_available():
-        world = replace(world, device=torch.device("cuda", 0))
-    data = open_datasets(config, world)
-    choice = choose_teacher(config, None, data.train.index, world)
-    config = resolve(config, None, data, choice, world)
-    set_kernels(deterministic=config.numerics.deterministic, precision=config.numerics.amp)
-    order = build_order(config, data)
-    loader = build_loader(config, data, world, order, split="train", stored=choice.stored)
-    networks = build_networks(config, choice, index=data.train.index, world=world)
-    train_step = build_train_step(config, networks, order, world)
-    with closing(loader):
-        batches = loader.training(order, rank=0, world_size=1, start_step=0, stop_step=10**9)
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    with open_training(config, one_rank(device)) as training:
 
         def epoch() -> float:
             started = time.perf_counter()
-            for _ in range(order.steps_per_epoch):
-                train_step(list(islice(batches, order.num_micro_batches)))
-            if world.device.type == "cuda":
+            for _ in range(training.order.steps_per_epoch):
+                training.step()
+            if device.type == "cuda":
                 torch.cuda.synchronize()
             return time.perf_counter() - started
 
-        with closing(batches):
-            yield epoch
+        yield epoch
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def against_loader(settings: FillSettings, backends: list[str], work: Path, say:
     index, _ = scan_folder(settings.data)
     results = []
     for name in backends:
-        source = _source(name, index, work, say)
+        source = source_of(name, index, work, say)
         config = PrecomputeConfig(
             teacher="demo_teacher@random",
             store=Path(tempfile.mkdtemp(dir=work)),
@@ -120,7 +120,8 @@ def _measure_fill(name: str, setting: Setting, repeats: int, say: Say) -> Pairs:
     return alternate(name, "images/s", fill, load, repeats, say)
 
 
-def _source(name: str, index: Index, work: Path, say: Say) -> Source:
+def source_of(name: str, index: Index, work: Path, say: Say) -> Source:
+    """What backend `name` reads: the files, or for "ffcv-jpeg" a copy of them that is made in `work` once."""
     if name != "ffcv-jpeg":
         return Source(index)
     from pipeline.data.beton_writer import write_beton  # optional package

@@ -163,7 +163,7 @@ def _liger(inputs: Inputs) -> torch.Tensor:
 
 
 _WEIGHTS = {"alpha": 1.0, "beta": 2.0}
-_FUSED: dict[str, Loss] = {
+FUSED: dict[str, Loss] = {
     "kl": lambda i: kl.kl(i.student, i.teacher, i.temperature),
     "dkd": lambda i: dkd.dkd(i.student, i.teacher, i.labels, i.temperature, **_WEIGHTS),
     "zscore_kl": lambda i: zscore_kl.zscore_kl(i.student, i.teacher, i.temperature),
@@ -198,7 +198,7 @@ def _measure(
     figures: KernelFigures,
     say: Callable[[str], None],
 ) -> None:
-    ours = _FUSED[loss]
+    ours = FUSED[loss]
     figures.memory.append(peak_of(f"{name}: fused", lambda: step(ours, inputs), inputs.student))
     for rival, theirs in _rivals(settings, loss, inputs):
         rate = _rates(settings, inputs, ours, theirs)
@@ -244,7 +244,7 @@ def _on_cuda(name: str, inputs: Inputs, copied: float) -> dict[str, float]:
     take turns, more than the L2 cache holds. Only kernels are timed: from Python, a step of few classes takes longer to
     start than to run.
     """
-    loss, elements, size = _FUSED[name], inputs.student.numel(), inputs.student.element_size()
+    loss, elements, size = FUSED[name], inputs.student.numel(), inputs.student.element_size()
     moved = elements * (_LOGITS_READ[name] * size + 4) + elements * (4 + size)
     cache = torch.cuda.get_device_properties(inputs.student.device).L2_cache_size
     batches = [_copied(inputs) for _ in range(max(4, -(-4 * cache // moved)))]

@@ -20,7 +20,7 @@ def describe_machine() -> dict[str, Any]:
         "usable_cpus": usable_cpus(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: found for name in _PACKAGES if (found := package_version(name)) is not None},
         "commit": _commit(),
     }
 
@@ -32,7 +32,8 @@ def _cpu_model() -> str:
     return platform.machine()
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Of a distribution; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

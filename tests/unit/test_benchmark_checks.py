@@ -62,6 +62,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         ("epoch --data PHOTOS --student demo", "unknown model 'demo'"),
         ("step --methods kdd", "unknown method 'kdd'"),
         ("step --steps 0", "--steps must be above 0, got 0"),
+        ("gpu --sections stak", "unknown section 'stak'. Did you mean 'stack'?"),
+        ("gpu --minutes 0", "--minutes must be above 0, got 0.0"),
+        ("gpu --json THERE", "exists; nothing is overwritten"),
     ],
 )
 def test_wrong_flags_end_with_2_before_anything_is_measured(
@@ -76,13 +79,20 @@ def test_wrong_flags_end_with_2_before_anything_is_measured(
     assert not Path("/no/such").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("kernels --device cuda", "--device cuda needs a CUDA device"),
+        ("gpu --quick", "`python -m benchmarks gpu` needs a CUDA device"),
+    ],
+)
 def test_cuda_where_there_is_none_is_refused(
-    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    line: str, words: str, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    code, out, err = run("kernels", "--device", "cuda")
+    code, out, err = run(*line.split())
     assert (code, out) == (2, "")
-    assert "--device cuda needs a CUDA device" in err
+    assert words in err
 
 
 @pytest.mark.parametrize("command", ["loader", "precompute", "epoch", "codecs --teacher resnet18@random"])

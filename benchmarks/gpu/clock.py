@@ -1,0 +1,103 @@
+"""Times on a device: what passes there, what the host spends, and a device that is kept busy without work."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+_CYCLES = 50_000_000  # some 30 ms: what `torch.cuda._sleep` is calibrated with
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What the device ran for one call.
+
+    Attributes:
+        count: kernels, copies and fills.
+        busy_ms: time in which at least one of them ran.
+    """
+
+    count: float
+    busy_ms: float
+
+
+def finish(device: torch.device) -> None:
+    """Wait until the device has done all."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_ms(device: torch.device, work: Callable[[], object], count: int) -> float:
+    """Milliseconds of one of `count` calls in a row, between two events on the device's own clock."""
+    if device.type != "cuda":
+        return _wall_ms(work, count)
+    begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    finish(device)
+    begun.record()
+    for _ in range(count):
+        work()
+    ended.record()
+    finish(device)
+    return begun.elapsed_time(ended) / count
+
+
+def host_ms(device: torch.device, work: Callable[[], object], repeats: int = 5) -> float:
+    """Median milliseconds in which the host has launched one call on an idle device."""
+    times = []
+    for _ in range(repeats):
+        finish(device)
+        times.append(_wall_ms(work, 1))
+    finish(device)
+    return statistics.median(times)
+
+
+def kernels_of(work: Callable[[], object], count: int) -> Kernels:
+    """Of one of `count` calls, by torch's profiler; without any where it sees none."""
+    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+        for _ in range(count):
+            work()
+        torch.cuda.synchronize()
+    events = [event for event in recorded.events() or [] if event.device_type.name == "CUDA"]
+    own = [event for event in events if not getattr(event, "is_user_annotation", False)]
+    spans = [(event.time_range.start, event.time_range.end) for event in own]
+    return Kernels(len(spans) / count, covered(spans) / 1000 / count)
+
+
+def covered(spans: list[tuple[float, float]]) -> float:
+    """Length of the union of intervals."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+class Sleeper:
+    """Keeps the current stream busy for a given time, as a step would, at no cost to the host.
+
+    Args:
+        device: calibrated once; on a processor the caller's thread sleeps.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._cycles_per_ms = device, 0.0
+        if device.type == "cuda":
+            torch.cuda._sleep(_CYCLES)  # type: ignore[no-untyped-call]
+            self._cycles_per_ms = _CYCLES / device_ms(device, lambda: torch.cuda._sleep(_CYCLES), 3)  # type: ignore[no-untyped-call]
+
+    def sleep(self, milliseconds: float) -> None:
+        """Enqueue it."""
+        if self._device.type == "cuda":
+            torch.cuda._sleep(int(self._cycles_per_ms * milliseconds))  # type: ignore[no-untyped-call]
+        else:
+            time.sleep(milliseconds / 1000)
+
+
+def _wall_ms(work: Callable[[], object], count: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(count):
+        work()
+    return (time.perf_counter() - begun) * 1000 / count

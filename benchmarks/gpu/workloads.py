@@ -1,0 +1,135 @@
+"""The trainings that are measured, ResNet-34 to ResNet-18 at 224 px with synthetic pixels, and the store of one."""
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from benchmarks.gpu.findings import Setting
+from benchmarks.training import Training, one_rank, open_training
+from pipeline.core.config import Files, Numerics, Optimisation, RunConfig, Running, Teaching, Views
+from precompute.config import PrecomputeConfig
+from precompute.fill import precompute
+
+Graphs = Literal["off", "teacher"]
+WARM_UPS = 4  # libraries choose their algorithms, pools grow, kernels are compiled
+_IMAGENET = 1_281_167
+_POLICY = "imagenet_train"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One training.
+
+    Attributes:
+        method: name of the method.
+        arguments: its hyper-parameters.
+        stored: the teacher's outputs come from a store.
+    """
+
+    method: str
+    arguments: dict[str, Any]
+    stored: bool = False
+
+    @property
+    def online(self) -> bool:
+        """Whether a teacher runs in the step."""
+        return self.method != "supervised" and not self.stored
+
+
+WORKLOADS = {
+    "vanilla": Workload("supervised", {}),
+    "KD online": Workload("kd", {}),
+    "KD stored": Workload("kd", {}, stored=True),
+    "ReviewKD": Workload("reviewkd", {}),
+    "CRD": Workload("crd", {}),
+}
+
+
+def config_of(
+    name: str, setting: Setting, *, batch: int, graphs: Graphs = "off", deterministic: bool = False
+) -> RunConfig:
+    """The run of a workload, with the precisions that CUDA's defaults are."""
+    work, toy = WORKLOADS[name], setting.size == "toy"
+    arguments = dict(work.arguments)
+    if toy:
+        arguments |= {"crd": {"feature_dim": 8, "num_negatives": 16}, "reviewkd": {"mid_channels": 16}}.get(
+            work.method, {}
+        )
+    student, teacher = ("demo_student", "demo_teacher@random") if toy else ("resnet18", "resnet34@random")
+    return RunConfig(
+        recipe="gpu",
+        student=student,
+        teacher=None if work.method == "supervised" else teacher,
+        method=work.method,
+        method_args=arguments,
+        files=Files(out=setting.work / "run", store=setting.work / "store" if work.stored else None),
+        views=Views(resolution=64 if toy else 224, policy=_POLICY, num_views=1),
+        teaching=Teaching(teacher_source="stored" if work.stored else "auto"),
+        optimisation=Optimisation(epochs=10_000, batch=batch, lr=1e-4, schedule="constant"),
+        numerics=Numerics(cuda_graphs=graphs, deterministic=deterministic),
+        running=_running(name, setting),
+    )
+
+
+def open_workload(stack: ExitStack, config: RunConfig, setting: Setting) -> Training:
+    """Its training on the setting's device, with its store filled before; closed with the stack."""
+    if config.files.store is not None:
+        fill_store(setting)
+    return stack.enter_context(open_training(config, one_rank(torch.device(setting.device))))
+
+
+def fill_store(setting: Setting) -> Path:
+    """The store of the stored workload: the teacher's logits for one view, by the real precompute, once.
+
+    It runs in a process of its own, since it sets the whole process to deterministic kernels.
+    """
+    store, toy = setting.work / "store", setting.size == "toy"
+    filled = setting.work / "store-is-filled"
+    if filled.exists():
+        return store
+    running = _running("KD stored", setting)
+    job = PrecomputeConfig(
+        teacher="demo_teacher@random" if toy else "resnet34@random",
+        store=store,
+        policy=_POLICY,
+        resolution=64 if toy else 224,
+        backend="synthetic",
+        batch=16 if toy else 256,
+        device="cuda" if setting.on_cuda else "cpu",
+        synthetic_samples=running.synthetic_samples,
+        synthetic_classes=running.synthetic_classes,
+    )
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        process.submit(precompute, job).result()
+    filled.touch()
+    return store
+
+
+def held_step(training: Training) -> Callable[[], object]:
+    """The step without its loader, on two batches that stay on the device; warm."""
+    batches = itertools.cycle([training.next(), training.next()])
+
+    def step() -> object:
+        return training.train_step(next(batches))
+
+    for _ in range(WARM_UPS):
+        step()
+    return step
+
+
+def _running(name: str, setting: Setting) -> Running:
+    """CRD's banks have ImageNet's size; of the store there are two batches of 1,024."""
+    samples = {"CRD": setting.pick(_IMAGENET, 100_000, 64), "KD stored": setting.pick(2048, 2048, 64)}
+    return Running(
+        backend="synthetic",
+        device="cuda" if setting.on_cuda else "cpu",
+        synthetic_samples=samples.get(name, setting.pick(100_000, 10_000, 64)),
+        synthetic_classes=setting.pick(1000, 1000, 10),
+    )
