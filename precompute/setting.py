@@ -4,7 +4,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +135,21 @@ def describe_software(world: World) -> dict[str, Any]:
     """What decides the low bits, for the record."""
     on_cuda = world.device.type == "cuda"
     return {
-        "reflux": version("reflux"),
+        "reflux": _own_version(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda if on_cuda else None,
         "cudnn": torch.backends.cudnn.version() if on_cuda else None,
         "device": torch.cuda.get_device_name(world.device) if on_cuda else platform.machine(),
     }
+
+
+def _own_version() -> str | None:
+    """None in a checkout that was not installed, which runs all the same."""
+    try:
+        return version("reflux")
+    except PackageNotFoundError:
+        return None
 
 
 def _backend_options(config: PrecomputeConfig, world: World) -> BackendOptions:
