@@ -45,7 +45,8 @@ def fix_compiler() -> None:
     their environment variables were read when torchvision was imported.
     """
     torch._dynamo.config.automatic_dynamic_shapes = False
-    torch._inductor.config.deterministic = True
+    if hasattr(torch._inductor.config, "deterministic"):  # torch 2.9 has no such field, and refuses to set it
+        torch._inductor.config.deterministic = True
 
 
 def half_dtype(precision: str) -> torch.dtype | None:

@@ -56,11 +56,12 @@ def install_head(model: nn.Module) -> str:
 def install_pooling(model: nn.Module) -> None:
     """Make global pooling give float32: an average in half precision would be rounded before W f + b.
 
-    That is the last adaptive pooling; those before it (squeeze and excitation) belong to the body.
+    That is the last adaptive pooling; those before it (squeeze and excitation) belong to the body. One with a forward
+    of its own (it flattens, say) keeps it, and gets its maps in float32.
     """
     pools = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.AdaptiveAvgPool2d)]
     for path, pool in pools[-1:]:
-        if pool.output_size in (1, (1, 1)):
+        if pool.output_size in (1, (1, 1)) and type(pool).forward is nn.AdaptiveAvgPool2d.forward:
             model.set_submodule(path, Float32Pool())
         else:
             pool.register_forward_pre_hook(lambda _, inputs: tuple(value.float() for value in inputs))

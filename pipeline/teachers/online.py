@@ -44,15 +44,18 @@ class OnlineTeacher:
     ) -> None:
         network = network.to(device=device, memory_format=memory_format).requires_grad_(False)  # type: ignore[call-overload]
         network.train(mode == "train")
-        _round_convolutions(network, precision)
         self.network = network
         forward: Callable[[torch.Tensor], Outputs] = torch.compile(network) if compiled else network
         self._forward = GraphedForward(forward) if graphed else forward
         self._device, self._precision = device, precision
+        self._rounded = half_dtype(precision) is None
 
     def outputs(self, images: torch.Tensor) -> Outputs:
         """The teacher's outputs for normalised (B, 3, H, W) float32 images, without gradient."""
         with torch.no_grad(), running_in(self._device, self._precision):
+            if not self._rounded:
+                _round_convolutions(self.network, images)
+                self._rounded = True
             return self._forward(images)
 
     def map_shapes(self, resolution: int) -> dict[str, tuple[int, int, int]]:
@@ -83,13 +86,31 @@ class OnlineViews(Teacher):
         return self._teacher.outputs(images if self._prepare is None else self._prepare(pixels_BHWC))
 
 
-def _round_convolutions(network: nn.Module, precision: str) -> None:
+def _round_convolutions(network: nn.Module, images: torch.Tensor) -> None:
     """Keep the weights of convolutions as autocast would round them at every call: the same outputs, no casts.
 
-    Layers that compute their weights first (weight standardisation) have a forward of their own, and are left alone.
+    The network is run on `images` to see which of them autocast reaches: it may leave it for some. Layers that compute
+    their weights first (weight standardisation) have a forward of their own, and are left alone.
     """
-    dtype = half_dtype(precision)
-    for layer in network.modules():
-        if dtype is not None and type(layer).forward in _CONVOLUTIONS:
-            for parameter in layer.parameters(recurse=False):
+    dtype, layers = torch.get_autocast_dtype(images.device.type), _under_autocast(network, images)
+    with torch.inference_mode(False):  # weights stay ordinary tensors where an evaluation asks first
+        for parameter in (each for layer in layers for each in (layer.weight, layer.bias)):
+            if isinstance(parameter, nn.Parameter):
                 parameter.data = parameter.data.to(dtype)
+
+
+def _under_autocast(network: nn.Module, images: torch.Tensor) -> list[nn.Module]:
+    """The plain convolutions that autocast reaches whenever they run."""
+    device, calls = images.device.type, dict[nn.Module, bool]()
+
+    def note(layer: nn.Module, _: object) -> None:
+        calls[layer] = calls.get(layer, True) and torch.is_autocast_enabled(device)
+
+    plain = [layer for layer in network.modules() if type(layer).forward in _CONVOLUTIONS]
+    handles = [layer.register_forward_pre_hook(note) for layer in plain]
+    was_training = network.training
+    network.eval()(images)
+    network.train(was_training)
+    for handle in handles:
+        handle.remove()
+    return [layer for layer, is_reached in calls.items() if is_reached]

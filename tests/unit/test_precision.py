@@ -1,11 +1,13 @@
 """What a precision means to the libraries' switches, and that a frozen teacher's rounding changes no output."""
 
+import types
 from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import conv2d
+from torch.nn.utils import weight_norm
 
 from pipeline.devices.numerics import fix_compiler, running_in, set_kernels
 from pipeline.models.network import Network
@@ -78,6 +80,13 @@ def test_the_compiler_makes_one_set_of_kernels_for_every_batch_size() -> None:
     assert compiled == [[batch] for batch in batches], "a size that is not a number would be a symbol"
 
 
+def test_a_torch_without_the_field_is_left_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = types.SimpleNamespace()
+    monkeypatch.setattr(torch._inductor, "config", older)
+    fix_compiler()
+    assert not vars(older), "torch 2.9's configuration raises AttributeError for names that it does not know"
+
+
 class Standardised(nn.Conv2d):
     """Computes its weight in float32 before autocast rounds it, as weight standardisation does."""
 
@@ -107,6 +116,62 @@ def test_a_frozen_teachers_convolutions_are_rounded_once_and_give_the_same_bits(
     assert torch.equal(found.embedding, expected.embedding)
     dtypes = [parameter.dtype for parameter in teacher.network.parameters()]
     assert dtypes.count(torch.float32) == 6, "BatchNorm's two, the standardised layer's two, the classifier's two"
+
+
+class LeavesAutocast(nn.Module):
+    """Runs one of its convolutions in float32, whatever its surroundings, and one with a weight that it normalises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside = nn.Conv2d(8, 8, 3, padding=1)
+        self.normed = weight_norm(nn.Conv2d(8, 8, 3, padding=1))
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            exact = self.outside(maps.float())
+        normed: torch.Tensor = self.normed(exact)
+        return normed
+
+
+def leaving_network() -> Network:
+    torch.manual_seed(0)
+    return Network(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3), LeavesAutocast(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 5)
+        )
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_convolutions_that_autocast_does_not_reach_keep_their_weights() -> None:
+    images, plain = torch.randn(4, 3, 16, 16), leaving_network().eval().to(memory_format=torch.channels_last)
+    with torch.no_grad(), running_in(CPU, "bf16"):
+        expected: Outputs = plain(images)
+    teacher = OnlineTeacher(
+        leaving_network(), device=CPU, precision="bf16", memory_format=torch.channels_last, compiled=False
+    )
+    generator = torch.get_rng_state()
+    with torch.inference_mode():  # as an evaluation asks
+        assert torch.equal(teacher.outputs(images).logits, expected.logits)
+    assert torch.equal(teacher.outputs(images).logits, expected.logits)
+    assert not any(parameter.is_inference() for parameter in teacher.network.parameters())
+    assert torch.equal(torch.get_rng_state(), generator), "the look at the network draws nothing"
+    dtypes = {name: parameter.dtype for name, parameter in teacher.network.model.named_parameters()}
+    half = {name for name, dtype in dtypes.items() if dtype == torch.bfloat16}
+    assert half == {"0.weight", "0.bias", "1.normed.bias"}
+
+
+class Flattening(nn.AdaptiveAvgPool2d):
+    """A pooling that also flattens."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return super().forward(maps).flatten(1)
+
+
+def test_a_pooling_with_a_forward_of_its_own_keeps_it_and_gets_float32() -> None:
+    student = Network(nn.Sequential(nn.Conv2d(3, 8, 3), Flattening(1), nn.Linear(8, 5)))
+    with running_in(CPU, "bf16"):
+        assert student(torch.randn(4, 3, 16, 16)).embedding.shape == (4, 8)
 
 
 @pytest.mark.parametrize("size", [1, (1, 1), 2])
