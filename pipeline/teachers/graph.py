@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from pipeline.core.errors import ConfigError
 from pipeline.models.outputs import Outputs
 
 _WARM_UPS = 3  # by then algorithms are chosen and kernels compiled, neither of which may happen in a capture
@@ -26,7 +27,11 @@ class GraphedForward:
         self._outputs: Outputs
 
     def __call__(self, images: torch.Tensor) -> Outputs:
-        """The outputs for normalised (B, 3, H, W) images."""
+        """The outputs for normalised (B, 3, H, W) images.
+
+        Raises:
+            ConfigError: at the first call, of a network that waits for the device, which no graph can hold.
+        """
         if self._graph is None:
             self._graph = self._capture(images)
         if images.shape != self._images.shape:
@@ -39,7 +44,13 @@ class GraphedForward:
         self._images, graph = images.clone(), torch.cuda.CUDAGraph()
         for _ in range(_WARM_UPS):
             self._forward(self._images)
-        # other threads go on: they pin memory for the next rows, and watch over NCCL
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._outputs = self._forward(self._images)
+        try:
+            # other threads go on: they pin memory for the next rows, and watch over NCCL
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._outputs = self._forward(self._images)
+        except RuntimeError as error:
+            raise ConfigError(
+                "--cuda-graphs teacher needs a teacher that never waits for the device (.item(), .cpu(), a branch on a"
+                f" value), and this one cannot be captured: {str(error).splitlines()[0]}\nLeave the flag out."
+            ) from error
         return graph
