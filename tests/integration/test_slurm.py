@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -71,9 +72,14 @@ def test_no_run_named(tmp_path: Path) -> None:
 
 
 def test_ranks_are_bound_to_the_cores_beside_their_gpus(tmp_path: Path) -> None:
-    flags = ["--out", str(tmp_path / "run")]
+    flags, gpus = ["--out", str(tmp_path / "run")], {"SLURM_GPUS_ON_NODE": "8"}
+    _, without_numactl = batch(tmp_path, *flags, says="done", code=0, **gpus)
+    (tmp_path / "bin" / "numactl").write_text("#!/usr/bin/env bash\n")
+    (tmp_path / "bin" / "numactl").chmod(0o755)
     _, on_cpus = batch(tmp_path, *flags, says="done", code=0)
-    _, on_gpus = batch(tmp_path, *flags, says="done", code=0, SLURM_GPUS_ON_NODE="8")
-    _, unbound = batch(tmp_path, *flags, says="done", code=0, SLURM_GPUS_ON_NODE="8", NUMA_BINDING="")
+    _, on_gpus = batch(tmp_path, *flags, says="done", code=0, **gpus)
+    _, unbound = batch(tmp_path, *flags, says="done", code=0, **gpus, NUMA_BINDING="")
     assert "--numa-binding=node" in on_gpus, "torch has it since 2.9"
     assert "--numa-binding" not in on_cpus + unbound
+    if shutil.which("numactl") is None:
+        assert "--numa-binding" not in without_numactl, "torchrun would end with an error"
