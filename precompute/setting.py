@@ -14,7 +14,7 @@ from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
 from pipeline.data.backends.registry import check_backend, open_backend
-from pipeline.data.dali_decoder import choose_decoder
+from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
@@ -99,6 +99,7 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
     network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
     codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
     precision = resolve_precision(config.precision, world.device)
+    check_decoder_is_used(config.running(), name)
     if name == "dali":
         config = replace(config, dali_decoder=choose_decoder(config.running(), source.index, world))
     backend = open_backend(name, source, _backend_options(config, world))

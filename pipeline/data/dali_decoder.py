@@ -10,6 +10,19 @@ from pipeline.data.backends.base import DaliDecoding
 from pipeline.data.index import Index
 
 
+def check_decoder_is_used(running: Running, *chosen: str) -> None:
+    """Refuse `--dali-decoder mixed` where no data set is read by DALI, of the backends that were chosen.
+
+    Raises:
+        ConfigError: none of them is.
+    """
+    if running.dali_decoder == "mixed" and "dali" not in chosen:
+        raise ConfigError(
+            f"--dali-decoder mixed is for --backend dali, and --backend {running.backend} takes {chosen[0]} here:"
+            " name dali, or leave the flag out"
+        )
+
+
 def choose_decoder(running: Running, index: Index, world: World) -> DaliDecoder:
     """Resolve `--dali-decoder` for a job that reads `index` with DALI. A collective call.
 

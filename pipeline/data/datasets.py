@@ -14,7 +14,7 @@ from pipeline.data.backends.registry import choose_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.beton import read_beton_index
 from pipeline.data.beton_writer import write_beton
-from pipeline.data.dali_decoder import choose_decoder
+from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
 from pipeline.data.index import Index, check_same_classes, load_index, select_subset
 from pipeline.data.scan import scan_folder
 
@@ -52,6 +52,7 @@ def open_datasets(config: RunConfig, world: World, folder: Path | None = None) -
     check_same_classes(train.index, val.index)
     if config.files.subset is not None:
         train = Source(select_subset(train.index, config.files.subset), train.beton)
+    check_decoder_is_used(config.running, train_backend, val_backend)
     decoder = config.running.dali_decoder
     if train_backend == "dali" or (val_backend == "dali" and decoder != "auto"):  # val alone: on the CPU, unless asked
         decoder = choose_decoder(config.running, (train if train_backend == "dali" else val).index, world)

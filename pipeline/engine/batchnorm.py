@@ -37,7 +37,9 @@ class RunningStatistics:
         layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
         self._layers, self._world = layers, world
         self._buffers = [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]
-        self._counted = {layer: _count_of(layer) for layer in layers if _counts_on_the_host(layer)}
+        counts = {layer: count for layer in layers if (count := _count_of(layer)) is not None}
+        self._counted = {layer: count for layer, count in counts.items() if _counts_on_the_host(layer)}
+        self._own_counts = [count for layer, count in counts.items() if layer not in self._counted]
         self._uncounted_steps = 0
         self._share, self._num_own = world.size / num_all, num_own
         # one micro-batch on every rank: PyTorch's own update is this formula
@@ -108,7 +110,6 @@ class RunningStatistics:
             layer.momentum = 1.0  # a forward pass then leaves the batch's own statistics in the buffers
         self._base = [torch.empty_like(buffer) for buffer in self._buffers]
         self._sum = [torch.empty_like(buffer) for buffer in self._buffers]
-        self._own_counts = [_count_of(layer) for layer in self._layers if layer not in self._counted]
 
     def _write_counts(self) -> None:
         for layer, count in self._counted.items():
@@ -133,8 +134,8 @@ def _counts_on_the_host(layer: _BatchNorm) -> bool:
     return layer.momentum is not None and type(layer).forward is _BatchNorm.forward
 
 
-def _count_of(layer: _BatchNorm) -> torch.Tensor:
-    return dict(layer.named_buffers())["num_batches_tracked"]
+def _count_of(layer: _BatchNorm) -> torch.Tensor | None:
+    return dict(layer.named_buffers()).get("num_batches_tracked")
 
 
 def mean_over_ranks(gathered: torch.Tensor) -> torch.Tensor:

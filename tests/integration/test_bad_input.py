@@ -99,6 +99,9 @@ def refused(run: Path, *flags: str, recipe: str = "smoke") -> RefluxError:
         (["--backend", "ffcv"], ["no train images were named", "--beton FILE"]),
         (["--data", "/no/such/folder", "--backend", "torchvision"], ["/no/such/folder/train"]),
         (["--sync-bn"], ["--sync-bn", "CUDA"]),
+        (["--cuda-graphs", "teacher", "--device", "cpu"], ["--cuda-graphs teacher", "CUDA"]),
+        (["--dali-decoder", "mixed"], ["--dali-decoder mixed", "takes synthetic here", "name dali"]),
+        (["--dali-hw-decoder-load", "2"], ["--dali-hw-decoder-load", "2"]),
         pytest.param(
             ["--device", "cuda"],
             ["--device cuda", "--device cpu"],
