@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from method_cases import CASES
-from null_device import cover
 
 from launch.imagenet import parse_config
+from null_device import cover
 from pipeline.core.config import RunConfig
 from pipeline.methods.base import Method
 from pipeline.methods.registry import build_method

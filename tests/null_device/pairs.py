@@ -5,11 +5,10 @@ Batch and classes do not change what a step launches. The images' size does, whe
 
 from pathlib import Path
 
+from launch.imagenet import parse_config
 from null_device.cases import WARM_UP
 from null_device.device import Counts, operations
 from null_device.steps import counted_calls
-
-from launch.imagenet import parse_config
 from pipeline.core.config import RunConfig
 from pipeline.engine.step import TrainStep
 from pipeline.fit import fit

@@ -1,6 +1,7 @@
 """Whether the faults that these tests are for are found: each is built into a run, and must be named."""
 
 import pytest
+
 from null_device.cases import Case
 from null_device.checks import faults_of
 from null_device.workers import Worker

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from null_device import device
 from null_device.workers import Worker
 

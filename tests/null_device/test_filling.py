@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+
 from null_device.checks import faults
 from null_device.workers import Worker
-
 from stores.codecs.registry import codec_ids
 
 

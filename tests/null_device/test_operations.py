@@ -4,6 +4,7 @@ At 32 images a GPU an H100 is done with a step before the host has launched the 
 """
 
 import pytest
+
 from null_device.device import Counts
 from null_device.golden import COMMAND, RECIPES, TOLERANCE, differences, measure, read_table, torch_version
 from null_device.workers import Worker

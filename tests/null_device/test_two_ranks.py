@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from null_device.cases import Case
 from null_device.checks import faults_of
 from null_device.covered import Runs, cases_of
