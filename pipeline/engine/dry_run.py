@@ -17,16 +17,17 @@ from pipeline.engine.session import Job
 from pipeline.teachers.base import Teacher
 
 _WARM_STEPS, _TIMED_STEPS = 2, 4
-_LAUNCH_BOUND = 0.8  # of a step's time spent launching it: beyond, the device is likely to wait for the host
+_SHORT_LAG = 0.25  # of the time of launching a step: a device that is done so soon after it has waited for launches
 
 
 @dataclass(frozen=True)
 class _Timing:
-    """How long steps took, and how long the host took to launch one on an idle device."""
+    """How long steps took; how long the host took to launch the last one, and the device to be done after that."""
 
     num_steps: int
     seconds: float
     launch_s: float
+    lag_s: float
 
 
 def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher: Teacher | None) -> None:
@@ -66,32 +67,34 @@ def _time_steps(job: Job, batches: Iterator[Batch], num_own: int) -> _Timing:
     timed = min(_TIMED_STEPS, job.total_steps - warm)
     for _ in range(warm):
         job.train_step(list(islice(batches, num_own)))
-    _finish(job)
-    started, launch_s = time.perf_counter(), 0.0
-    for number in range(timed):
+    _synchronise(job)
+    job.world.barrier()
+    started = time.perf_counter()
+    asked = launched = started
+    for _ in range(timed):
         micro_batches = list(islice(batches, num_own))
         asked = time.perf_counter()
         job.train_step(micro_batches)
-        if number == 0:  # later ones may wait for room in the device's queue
-            launch_s = time.perf_counter() - asked
-    _finish(job)
-    return _Timing(timed, time.perf_counter() - started, launch_s)
+        launched = time.perf_counter()
+    _synchronise(job)
+    done = time.perf_counter()
+    job.world.barrier()
+    return _Timing(timed, time.perf_counter() - started, launched - asked, done - launched)
 
 
 def _say_if_launch_bound(job: Job, timing: _Timing) -> None:
-    step_s = timing.seconds / max(1, timing.num_steps)
-    if job.world.device.type == "cuda" and timing.launch_s > _LAUNCH_BOUND * step_s:
+    if job.world.device.type == "cuda" and timing.lag_s < _SHORT_LAG * timing.launch_s:
         Lines(enabled=True).warn(
-            f"the host takes {1000 * timing.launch_s:.1f} ms to launch a step of {1000 * step_s:.1f} ms: with"
-            f" micro-batches of {job.order.micro_batch} images the device is likely to wait for it.\n"
+            f"the device is likely to wait for the host: it has done a step {1000 * timing.lag_s:.1f} ms after it was"
+            f" launched, and launching takes {1000 * timing.launch_s:.1f} ms (micro-batches of {job.order.micro_batch}"
+            " images).\n"
             "Raise --batch (and --lr with it), lower --micro-batches, or try --cuda-graphs teacher or --compile."
         )
 
 
-def _finish(job: Job) -> None:
+def _synchronise(job: Job) -> None:
     if job.world.device.type == "cuda":
         torch.cuda.synchronize(job.world.device)
-    job.world.barrier()
 
 
 def _describe(config: RunConfig, teacher: Teacher | None) -> str:
