@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,9 @@ def test_fp16_goes_on_with_its_scaler(tmp_path: Path) -> None:
     assert state["scaler"]["scale"] > 1
 
 
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler, which torch.compile needs on CPUs: g++"
+)
 def test_compiled_is_close_to_eager(tmp_path: Path) -> None:
     """Compiling is slow: a network of two layers as teacher and student."""
     (tmp_path / "tiny.py").write_text(
