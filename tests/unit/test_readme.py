@@ -70,3 +70,9 @@ def _unchecked(told: str) -> set[str]:
     """Those of an INFO's figures that the parenthesis after them calls so."""
     parts = re.findall(r"([^();]*)\(([^()]*)\)", told)
     return {figure for figures, source in parts if "unchecked" in source for figure in _FIGURE.findall(figures)}
+
+
+def test_bits_are_promised_on_cuda_with_deterministic_kernels_alone() -> None:
+    promise = README.partition("**Resume is exact.**")[2].partition("\n* ")[0]
+    assert "bit for bit" in promise
+    assert "CUDA with `--deterministic`" in promise
