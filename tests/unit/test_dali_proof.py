@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stores_made import manifest
+from store_files import manifest
 
 from launch.recipes.registry import all_recipes
 from pipeline.core.config import Files, RunConfig, Running, first_difference
