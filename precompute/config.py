@@ -36,11 +36,11 @@ class Part:
         return f"part-{self.number}-of-{self.total}"
 
 
+# fmt: off
 @dataclass(frozen=True)
 class PrecomputeConfig:
     """Fill a store with a teacher's outputs for some augmentation views of a data set."""
 
-    # fmt: off
     teacher: Annotated[str, About("model, as NAME@WEIGHTS.")]
     store: Annotated[Path | None, About("folder of the store; made if missing.")] = None
     images: Images = field(default_factory=Images)
@@ -70,7 +70,6 @@ class PrecomputeConfig:
     device: Annotated[Device, About(
         "auto takes CUDA where it is. On the CPU a rank runs the teacher on one core: start a rank a core.")] = "auto"
     dry_run: Annotated[bool, About("check everything, say what would be computed, write nothing.")] = False
-    # fmt: on
 
     @property
     def all_views(self) -> range:
@@ -91,9 +90,8 @@ class PlanConfig:
 
     job: PrecomputeConfig
     epochs: Annotated[int, About("epochs of one student.", ABOVE_0)] = 100
-    probe_batches: Annotated[
-        int, About("batches that are loaded and computed to measure the speed of this machine.", ABOVE_0)
-    ] = 8
+    probe_batches: Annotated[int, About(
+        "batches that are loaded and computed to measure the speed of this machine.", ABOVE_0)] = 8
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,6 @@ class AuditConfig:
     Ends with 0 where all rows are the teacher's, with 1 and the list of those that are not.
     """
 
-    # fmt: off
     teacher: Annotated[str, About("the store's teacher, as NAME@WEIGHTS; its weights must be the store's.")]
     images: TrainImages = field(default_factory=TrainImages)
     index: Annotated[Path | None, About("index file of the training images.")] = None
@@ -117,9 +114,9 @@ class AuditConfig:
         "what dali decodes with for a CUDA device (auto: what decoded the store's, where that was dali).")] = "auto"
     device: Annotated[Device, About("where the teacher runs; auto takes CUDA where it is.")] = "auto"
     threads: Threads = None
-    # fmt: on
 
 
+# fmt: on
 def parse_views(text: str) -> range:
     """The views of "FIRST:LAST+1".
 

@@ -27,6 +27,12 @@ class About(Doc):
         super().__init__(text)
         self.range, self.free = range, free
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, About) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:  # typing caches Annotated by its parts: the same words with another range are others
+        return hash((self.documentation, self.range, self.free))
+
 
 def flag(name: str) -> str:
     """The flag of a field."""

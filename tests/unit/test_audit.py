@@ -281,7 +281,7 @@ def test_a_store_without_a_complete_view_is_refused(tmp_path: Path, photo_folder
         ([], 2, "no train images were named"),
         (["--rows", "0"], 2, "--rows must be above 0, got 0"),
         (["--threads", "0"], 2, "--threads must be above 0, got 0"),
-        (["--seed", "-1"], 2, "--seed must lie in 0..2^32-1, got -1"),
+        (["--seed", "-1"], 2, "--seed must be 0 or more and below 4294967296, got -1"),
         (["--backend", "ffvc"], 2, "Did you mean 'ffcv'?"),
         (["--teacher", "resnet81@random"], 2, "unknown model 'resnet81'"),
         (["--teacher", "resnet18@random"], 1, "weights of resnet18@random must be the store's"),

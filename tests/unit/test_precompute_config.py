@@ -132,6 +132,6 @@ def test_help_names_the_flags_without_torch(command: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", done.stdout))
-    shown -= {"--nproc"} if command else {"--nproc", "--epochs"}  # in the examples
+    shown -= {"--nproc"} if command else {"--nproc", "--epochs", "--rows"}  # in the examples
     more = {"--epochs", "--probe-batches"} if command else set()
     assert shown == FLAGS | more, "flags are an interface: scripts break when one goes or changes its name"
