@@ -14,7 +14,7 @@ from pipeline.jobs.pulse import Pulse, Totals
 from pipeline.jobs.signals import StopRequest
 from pipeline.models.outputs import Outputs
 from precompute.config import PlanConfig, PrecomputeConfig
-from precompute.endings import Pace
+from precompute.endings import Pace, store_remedies
 from precompute.plan import check_free, cost_lines
 from precompute.probe import check_head, check_top1
 from precompute.report import format_bytes, format_duration
