@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import torch
 
+from benchmarks._shared.training import Training, one_rank, open_training
 from benchmarks.gpu.findings import Setting
-from benchmarks.training import Training, one_rank, open_training
 from pipeline.core.config import Files, Numerics, Optimisation, RunConfig, Running, Teaching, Views
 from precompute.config import PrecomputeConfig
 from precompute.fill import precompute
