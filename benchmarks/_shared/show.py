@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._shared.pairs import Pairs, format_figure, say
+from benchmarks._shared.pairs import Pairs, format_figure
 from stores.atomic import publish_text
 
 
@@ -39,4 +39,4 @@ def save_report(path: Path, report: dict[str, Any]) -> None:
     from benchmarks._shared.machine import describe_machine  # torch takes seconds, and `--help` must not
 
     publish_text(path, json.dumps({"machine": describe_machine(), **report}, indent=1))
-    say(f"written: {path}")
+    Console().print(f"written: {path}")
