@@ -12,7 +12,7 @@ import tyro
 import benchmarks
 from benchmarks._shared.benchmark import benchmark_in, perform
 from benchmarks._shared.source import first_line_of
-from pipeline.core import folder
+from pipeline.core import parts
 from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError
 
@@ -22,13 +22,13 @@ _PROGRAM = "python -m benchmarks"
 def main() -> None:
     """Run the benchmark that the command line names; its module alone is imported."""
     name, *arguments = sys.argv[1:] or [""]
-    known = [name for name in folder.names(benchmarks) if not name.startswith("_")]
+    known = [name for name in parts.names(benchmarks) if not name.startswith("_")]
     if name in ("-h", "--help"):
         print(_overview(known))
     elif not name:
         raise ConfigError(f"name a benchmark: {', '.join(known)}.\n`{_PROGRAM} --help` says what each measures.")
     else:
-        kind = benchmark_in(folder.load(benchmarks, "benchmark", name, known=known))
+        kind = benchmark_in(parts.load(benchmarks, "benchmark", name, known=known))
         config = (tyro.conf.HelptextFromCommentsOff,)
         perform(tyro.cli(kind, prog=f"{_PROGRAM} {name}", args=arguments, config=config))
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks._shared.pairs import Pairs, format_figure
-from stores.atomic import publish_text
+from pipeline.core.atomic import publish_text
 
 
 def show_pairs(title: str, names: tuple[str, str], results: Sequence[Pairs]) -> list[dict[str, Any]]:

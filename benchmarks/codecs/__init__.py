@@ -9,8 +9,8 @@ from rich.console import Console
 from benchmarks._shared.benchmark import Benchmark, Images, Threads
 from benchmarks._shared.checks import check_new_file
 from benchmarks._shared.imagenet import POLICY
+from pipeline.config import Views
 from pipeline.core.command import progress
-from pipeline.core.config import Views
 from pipeline.core.fields import About
 from pipeline.core.ranges import ABOVE_0
 

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.codecs.measure import Distortion, TeacherRows
-from stores.atomic import publish
+from pipeline.core.atomic import publish
 
 _LEAST = 1e-12  # of a logarithmic axis
 

@@ -17,7 +17,7 @@ from benchmarks._shared.imagenet import POLICY
 from benchmarks._shared.pairs import Pairs, say, seconds_of
 from benchmarks._shared.training import one_rank, open_training
 from benchmarks.epoch import Epoch
-from pipeline.core.config import Files, Optimisation, RunConfig, Running, Teaching, Views
+from pipeline.config import Files, Optimisation, RunConfig, Running, Teaching, Views
 from pipeline.core.errors import RefluxError
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec

@@ -17,8 +17,8 @@ from benchmarks._shared.imagenet import CLASSES
 from benchmarks._shared.pairs import Pairs, alternate, seconds_of
 from benchmarks._shared.pixels import backend_of, source_of
 from benchmarks.precompute import Precompute
-from pipeline.core.dist import start_world
 from pipeline.data.scan import scan_folder
+from pipeline.devices.world import start_world
 from pipeline.engine.signals import StopRequest
 from pipeline.models.outputs import Outputs
 from precompute.config import PrecomputeConfig

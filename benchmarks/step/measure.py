@@ -20,7 +20,7 @@ from benchmarks._shared.imagenet import CLASSES
 from benchmarks._shared.pairs import Pairs, alternate, say, seconds_of
 from benchmarks._shared.training import one_rank, open_training
 from benchmarks.step import Step
-from pipeline.core.config import Files, Numerics, Optimisation, RunConfig, Running, Views
+from pipeline.config import Files, Numerics, Optimisation, RunConfig, Running, Views
 from pipeline.data.loader import Batch
 from pipeline.devices.numerics import running_in
 from pipeline.engine.step import build_train_step

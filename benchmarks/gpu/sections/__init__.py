@@ -12,7 +12,7 @@ from types import ModuleType
 
 from benchmarks._shared.source import constant_of
 from benchmarks.gpu.findings import Part, Setting
-from pipeline.core import folder
+from pipeline.core import parts
 
 FULL_S = 450.0  # of the eight minutes: a part that began in time may take some seconds more
 
@@ -42,7 +42,7 @@ class Section:
 
 
 def _found() -> tuple[Section, ...]:
-    names = folder.names(sys.modules[__name__])
+    names = parts.names(sys.modules[__name__])
     told = sorted((constant_of(f"{__name__}.{name}", "SECTION"), name) for name in names)
     return tuple(Section(name, title, limit_s) for (_, title, limit_s), name in told)
 
