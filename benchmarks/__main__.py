@@ -22,7 +22,7 @@ _PROGRAM = "python -m benchmarks"
 def main() -> None:
     """Run the benchmark that the command line names; its module alone is imported."""
     name, *arguments = sys.argv[1:] or [""]
-    known = [name for name in parts.names(benchmarks) if not name.startswith("_")]
+    known = parts.names(benchmarks)
     if name in ("-h", "--help"):
         print(_overview(known))
     elif not name:

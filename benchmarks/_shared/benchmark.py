@@ -4,14 +4,15 @@ Its module imports what measuring needs inside `run()`, so that `--help` does wi
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
-from benchmarks._shared.checks import check_new_file, class_folders
+from benchmarks._shared.pairs import say
 from benchmarks._shared.show import save_report
-from pipeline.core.errors import ConfigError, RefluxError
+from pipeline.core.errors import ConfigError, DataError, RefluxError, unknown_name
 from pipeline.core.fields import About, abouts, check_numbers, flag
 from pipeline.core.ranges import ABOVE_0
 
@@ -19,6 +20,8 @@ Images = Annotated[
     Path, About("Folder with a folder of images per class, or with train/ and val/, of which train/ is taken.")
 ]
 Threads = Annotated[int | None, About("Decoder threads (default: all cores).", ABOVE_0)]
+
+_SPLITS = {"train", "val"}
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,44 @@ def _checked(benchmark: Any) -> Benchmark:
     if work is not None and not work.is_dir():
         raise ConfigError(f"--work {work} must be a folder that exists: make it first, or leave --work out")
     return benchmark if data is None else replace(benchmark, data=class_folders(data))
+
+
+def check_new_file(flag: str, path: Path | None) -> None:
+    """Refuse a file that exists, or whose folder does not.
+
+    Raises:
+        ConfigError: with flag and path.
+    """
+    if path is None:
+        return
+    if path.exists():
+        raise ConfigError(f"{flag} {path} exists; nothing is overwritten: choose another file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{flag} {path} must lie in a folder that exists, and {path.parent} does not: make it first")
+
+
+def check_names(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names that are not `known`, the nearest of which is suggested.
+
+    Raises:
+        ConfigError: with what it is a name of.
+    """
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known)
+
+
+def class_folders(data: Path) -> Path:
+    """The folder that holds a folder of images per class: `data`, or its train/ where it holds train/ and val/ alone.
+
+    Raises:
+        DataError: no such folder.
+    """
+    if not data.is_dir():
+        raise DataError(f"no such folder: {data}\nImages are expected in {data}/<class name>/<file>.")
+    folders = {entry.name for entry in data.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    if folders == _SPLITS and any(entry.is_dir() for entry in (data / "train").iterdir()):
+        say(f"{data} holds train/ and val/: taking {data / 'train'}")
+        return data / "train"
+    return data

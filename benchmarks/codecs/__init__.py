@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
-from benchmarks._shared.benchmark import Benchmark, Images, Threads
-from benchmarks._shared.checks import check_new_file
+from benchmarks._shared.benchmark import Benchmark, Images, Threads, check_new_file
 from benchmarks._shared.imagenet import POLICY
 from pipeline.config import Views
 from pipeline.core.command import progress

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from benchmarks._shared.benchmark import Benchmark
-from benchmarks._shared.checks import check_names
+from benchmarks._shared.benchmark import Benchmark, check_names
 from pipeline.core.fields import About
 from pipeline.core.ranges import ABOVE_0
 

@@ -40,6 +40,12 @@ def device_ms(device: torch.device, work: Callable[[], object], count: int) -> f
     return begun.elapsed_time(ended) / count
 
 
+def images_rate(device: torch.device, step: Callable[[], object], batch: int, window_ms: float) -> Callable[[], float]:
+    """Measures images per second of a step, over as many as take about so long, between 2 and 50."""
+    count = max(2, min(50, round(window_ms / max(0.1, device_ms(device, step, 2)))))
+    return lambda: 1000 * batch / device_ms(device, step, count)
+
+
 def host_ms(device: torch.device, work: Callable[[], object], repeats: int = 5) -> float:
     """Median milliseconds in which the host has launched one call on an idle device."""
     times = []

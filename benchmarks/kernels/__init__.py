@@ -3,8 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
-from benchmarks._shared.benchmark import Benchmark
-from benchmarks._shared.checks import check_names
+from benchmarks._shared.benchmark import Benchmark, check_names
 from benchmarks._shared.show import show_figures, show_pairs
 from pipeline.core.fields import About
 from pipeline.core.ranges import ABOVE_0, Range

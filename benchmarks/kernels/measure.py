@@ -149,12 +149,13 @@ FUSED: dict[str, Loss] = {
     "topk_kl": lambda i: topk_kl.topk_kl(i.student, *i.sparse),
 }
 _LOGITS_READ = {"kl": 2, "dkd": 2, "zscore_kl": 2, "topk_kl": 1}  # matrices of B x C
-_PLAIN: dict[str, Loss] = {
-    "kl": _batched,
+REFERENCE: dict[str, Loss] = {
+    "kl": lambda i: kl.reference(i.student, i.teacher, i.temperature),
     "dkd": lambda i: dkd.reference(i.student, i.teacher, i.labels, i.temperature, **_WEIGHTS),
     "zscore_kl": lambda i: zscore_kl.reference(i.student, i.teacher, i.temperature),
     "topk_kl": lambda i: topk_kl.reference(i.student, *i.sparse),
 }
+_PLAIN = REFERENCE | {"kl": _batched}
 
 
 def _rivals(settings: Kernels, loss: str, inputs: Inputs) -> Iterator[tuple[str, Loss]]:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from benchmarks._shared.benchmark import Benchmark, Images
-from benchmarks._shared.checks import check_names
+from benchmarks._shared.benchmark import Benchmark, Images, check_names
 from benchmarks._shared.imagenet import SAMPLES
 from benchmarks._shared.show import show_figures, show_pairs
 from pipeline.core.fields import About

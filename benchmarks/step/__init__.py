@@ -34,8 +34,10 @@ class Step(Benchmark):
         settings = replace(self, methods=self.methods or FROM_LOGITS)
         check_settings(settings)
         figures = measure_steps(settings)
-        pairs = [one.pairs for one in figures]
-        show_pairs("steps/s with the method and with labels alone", ("method", "labels"), pairs)
+        title = "steps/s with the method and with labels alone"
+        rows = show_pairs(title, ("method", "labels"), [one.pairs for one in figures])
         shares = {one.pairs.name: 100 * one.share for one in figures}
         show_figures("the loss and its gradient, per cent of the step", shares)
-        return {"settings": settings.settings(), "methods": [one.to_json() for one in figures]}
+        both = zip(rows, figures, strict=True)
+        methods = [{**row, "loss_ms": one.loss_ms, "share": one.share} for row, one in both]
+        return {"settings": settings.settings(), "methods": methods}

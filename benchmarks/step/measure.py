@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._shared.checks import check_names
+from benchmarks._shared.benchmark import check_names
 from benchmarks._shared.clock import finish
 from benchmarks._shared.imagenet import CLASSES
 from benchmarks._shared.pairs import Pairs, alternate, say, seconds_of
@@ -47,10 +47,6 @@ class StepFigures:
     pairs: Pairs
     loss_ms: float
     share: float
-
-    def to_json(self) -> dict[str, Any]:
-        """All figures."""
-        return {**self.pairs.to_json(), "loss_ms": self.loss_ms, "share": self.share}
 
 
 def check_settings(settings: Step) -> None:

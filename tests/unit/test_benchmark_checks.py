@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks._shared.checks import class_folders
+from benchmarks._shared.benchmark import class_folders
 from pipeline.core.command import run_command
 from pipeline.core.errors import DataError
 

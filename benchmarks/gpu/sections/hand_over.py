@@ -19,7 +19,7 @@ from benchmarks._shared.machine import package_version
 from benchmarks._shared.pixels import endless_batches
 from benchmarks.gpu.clock import Sleeper
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, unproven
-from benchmarks.gpu.images import backend_of, image_index
+from benchmarks.gpu.images import decoding_of, image_index
 from benchmarks.gpu.workloads import config_of, open_workload
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.dali_proof import TOLERANCE, pixel_distance
@@ -73,9 +73,8 @@ def compared(synchronised: list[tuple[int, ...]], late: list[tuple[int, ...]]) -
 
 
 def _late(name: str, setting: Setting) -> Outcome:
-    backend = name.partition("-")[0]
-    if missing(backend) is not None:
-        return unproven(f"{backend} is not installed")
+    if missing(name) is not None:
+        return unproven(f"{name} is not installed")
     return check(*_compare_runs(name, setting, setting.pick(100, 30, 3)))
 
 
@@ -91,7 +90,7 @@ def _compare_runs(name: str, setting: Setting, count: int) -> tuple[bool, str]:
 def _batches(name: str, setting: Setting) -> AbstractContextManager[Iterator[Batch]]:
     """From the real loader, in the order of training."""
     index = image_index(setting)
-    backend, options = backend_of(name, _options(setting, min(setting.pick(64, 32, 4), len(index)), setting.device))
+    backend, options = decoding_of(name, _options(setting, min(setting.pick(64, 32, 4), len(index)), setting.device))
     return endless_batches(backend, Source(index), options, torch.device(setting.device))
 
 

@@ -8,10 +8,10 @@ from functools import partial
 import torch
 
 from benchmarks._shared.clock import finish
-from benchmarks._shared.pixels import endless_batches, source_of
+from benchmarks._shared.pixels import backend_of, endless_batches, source_of
 from benchmarks.gpu.clock import Sleeper
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, unproven
-from benchmarks.gpu.images import backend_of, image_index
+from benchmarks.gpu.images import decoding_of, image_index
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import missing
 from pipeline.data.loader import Batch
@@ -42,12 +42,12 @@ def parts(setting: Setting) -> list[Part]:
 
 
 def _measure(name: str, setting: Setting) -> Outcome:
-    if missing(name.partition("-")[0]) is not None:
-        return unproven(f"{name.partition('-')[0]} is not installed")
+    if missing(backend_of(name)) is not None:
+        return unproven(f"{backend_of(name)} is not installed")
     index = image_index(setting)
     batch, step_ms = min(setting.pick(256, 64, 4), len(index)), setting.pick(90.0, 25.0, 1.0)
     options = BackendOptions(setting.pick(224, 224, 32), setting.threads, batch, device=setting.device)
-    backend, options = backend_of(name, options)
+    backend, options = decoding_of(name, options)
     source = source_of(name, index, setting.work)
     alone, beside = (_loop(source, backend, options, setting, milliseconds) for milliseconds in (0.0, step_ms))
     text = (

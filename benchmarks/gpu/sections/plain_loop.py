@@ -12,9 +12,9 @@ from torchvision.models import resnet18
 
 from benchmarks._shared.pairs import Pairs, alternate, window_rate
 from benchmarks._shared.training import Training
-from benchmarks.gpu.clock import device_ms
+from benchmarks.gpu.clock import images_rate
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, needs_cuda, unproven
-from benchmarks.gpu.images import backend_of, image_index
+from benchmarks.gpu.images import decoding_of, image_index
 from benchmarks.gpu.workloads import WARM_UPS, config_of, held_step, open_workload
 from pipeline.config import Views
 from pipeline.data.backends.base import BackendOptions
@@ -44,13 +44,9 @@ def _beside(batch: int, setting: Setting) -> Outcome:
         ours, plain = held_step(training), plain_step(training, network, device)
         for _ in range(WARM_UPS):
             plain()
-        count = max(2, min(50, round(setting.pick(400, 100, 1) / max(0.1, device_ms(device, ours, 2)))))
-
-        def rate(step: Callable[[], object]) -> float:
-            return 1000 * batch / device_ms(device, step, count)
-
-        repeats = setting.pick(5, 3, 2)
-        pairs = alternate("ours / plain", "images/s", partial(rate, ours), partial(rate, plain), repeats)
+        window_ms = setting.pick(400, 100, 1)
+        ours_rate, plain_rate = (images_rate(device, step, batch, window_ms) for step in (ours, plain))
+        pairs = alternate("ours / plain", "images/s", ours_rate, plain_rate, setting.pick(5, 3, 2))
     return measured(_describe(pairs), **pairs.to_json())
 
 
@@ -86,7 +82,7 @@ def _dali(setting: Setting) -> Outcome:
         return unproven("DALI is not installed")
     from pipeline.data.backends.dali import native_random_crop  # optional package
 
-    _, options = backend_of("dali-mixed", BackendOptions(224, setting.threads, max_batch=64, device=setting.device))
+    _, options = decoding_of("dali-mixed", BackendOptions(224, setting.threads, max_batch=64, device=setting.device))
     with closing(native_random_crop(image_index(setting), options, seed=0)) as batches:  # type: ignore[type-var]
         rate = window_rate(batches, skipped=20, counted=setting.pick(200, 40, 4))
     return measured(f"{rate:,.0f} images/s", images_per_s=rate)

@@ -5,7 +5,7 @@ and logits have the size of a trained network's.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -13,8 +13,10 @@ import torchvision
 from torch import nn
 from torch.nn.functional import interpolate
 
+from benchmarks._shared.imagenet import CLASSES
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, measured
 from pipeline.devices.numerics import set_kernels
+from pipeline.kernels import kl
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 from pipeline.models.spec import parse_spec
@@ -23,7 +25,6 @@ from pipeline.teachers.online import OnlineTeacher
 
 SECTION = (6, "teachers' precisions against float64", 45)
 
-_CLASSES = 1000
 _LOGIT_DEVIATION = 3.0
 _FLOAT32 = (
     1e-3  # of the logits' deviation: float32 is within 1e-4 of it, TF32 has fp16's ten bits and is not within 1e-2
@@ -70,8 +71,8 @@ def make_problem(setting: Setting) -> Problem:
     """With calibration and exact logits computed on the device, in float64."""
     name, side = setting.pick(("resnet34", 224), ("resnet34", 224), ("resnet18", 32))
     images = _images(setting.pick(256, 64, 8), side)
-    start = build_network(parse_spec(f"{name}@random"), num_classes=_CLASSES, seed=0, role="teacher")
-    exact: nn.Module = getattr(torchvision.models, name)(num_classes=_CLASSES)
+    start = build_network(parse_spec(f"{name}@random"), num_classes=CLASSES, seed=0, role="teacher")
+    exact: nn.Module = getattr(torchvision.models, name)(num_classes=CLASSES)
     exact.load_state_dict(start.model.state_dict())
     exact.double().to(setting.device)
     for layer in exact.modules():
@@ -114,7 +115,7 @@ def _compare(problem: Problem, precision: str, setting: Setting) -> Outcome:
     images = problem.images.contiguous(memory_format=torch.channels_last)
     logits = [forward(part.to(setting.device)).logits.double().cpu() for part in images.split(64)]
     found = divergence_of(torch.cat(logits), problem.exact)
-    figures = {"most": found.most, "kl_1": found.kl_1, "kl_4": found.kl_4}
+    figures = asdict(found)
     if precision != "fp32":
         return measured(found.describe(), **figures)
     bound = _FLOAT32 * float(problem.exact.std())
@@ -135,18 +136,12 @@ def _in_tf32(network: Network) -> Callable[[torch.Tensor], Outputs]:
 
 
 def _network(problem: Problem) -> Network:
-    network = build_network(parse_spec(f"{problem.name}@random"), num_classes=_CLASSES, seed=0, role="teacher")
+    network = build_network(parse_spec(f"{problem.name}@random"), num_classes=CLASSES, seed=0, role="teacher")
     network.model.load_state_dict(problem.weights, strict=False)
     return network
 
 
 def divergence_of(logits_BC: torch.Tensor, exact_BC: torch.Tensor) -> Divergence:
     """Of float64 logits."""
-    return Divergence(
-        float((logits_BC - exact_BC).abs().max()), _kl(logits_BC, exact_BC, 1.0), _kl(logits_BC, exact_BC, 4.0)
-    )
-
-
-def _kl(logits_BC: torch.Tensor, exact_BC: torch.Tensor, temperature: float) -> float:
-    log_q, log_p = (torch.log_softmax(logits / temperature, 1) for logits in (logits_BC, exact_BC))
-    return float((log_p.exp() * (log_p - log_q)).sum(1).mean())
+    kl_1, kl_4 = (float(kl.reference(logits_BC, exact_BC, t)) / t**2 for t in (1.0, 4.0))
+    return Divergence(float((logits_BC - exact_BC).abs().max()), kl_1, kl_4)

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from benchmarks._shared.pairs import alternate
-from benchmarks.gpu.clock import device_ms
+from benchmarks.gpu.clock import images_rate
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured
 from benchmarks.gpu.workloads import config_of, held_step, open_workload
 from pipeline.devices.numerics import set_kernels
@@ -35,13 +35,11 @@ def _price(name: str, setting: Setting) -> Outcome:
 
 def _rate(stack: ExitStack, name: str, setting: Setting, batch: int, *, deterministic: bool) -> Callable[[], float]:
     """Images per second of a training that was built, warmed up and is run under its own kernels."""
-    device = torch.device(setting.device)
     training = open_workload(stack, config_of(name, setting, batch=batch, deterministic=deterministic), setting)
-    step = held_step(training)
-    count = max(2, min(50, round(setting.pick(500, 100, 1) / max(0.1, device_ms(device, step, 2)))))
+    rate = images_rate(torch.device(setting.device), held_step(training), batch, setting.pick(500, 100, 1))
 
-    def rate() -> float:
+    def under_own_kernels() -> float:
         set_kernels(deterministic=deterministic, precision=training.config.numerics.amp)
-        return 1000 * batch / device_ms(device, step, count)
+        return rate()
 
-    return rate
+    return under_own_kernels
