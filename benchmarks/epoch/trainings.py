@@ -17,7 +17,7 @@ from benchmarks._shared.imagenet import POLICY
 from benchmarks._shared.pairs import Pairs, say, seconds_of
 from benchmarks._shared.training import one_rank, open_training
 from benchmarks.epoch import Epoch
-from pipeline.config import Files, Optimisation, RunConfig, Running, Teaching, Views
+from pipeline.config import Files, Optimisation, Pixels, Reading, RunConfig, Running, Teaching, Views
 from pipeline.core.errors import RefluxError
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
@@ -31,7 +31,7 @@ def check_settings(settings: Epoch) -> None:
     Raises:
         ConfigError: with the nearest known name, or the way to install.
     """
-    job = PrecomputeConfig(teacher=settings.teacher, policy=POLICY, backend=settings.backend)
+    job = PrecomputeConfig(settings.teacher, pixels=Pixels(POLICY), reading=Reading(settings.backend))
     check_names(job)
     check_spec(parse_spec(settings.student), role="student")
 

@@ -17,15 +17,16 @@ from benchmarks._shared.imagenet import CLASSES
 from benchmarks._shared.pairs import Pairs, alternate, seconds_of
 from benchmarks._shared.pixels import backend_of, source_of
 from benchmarks.precompute import Precompute
+from pipeline.config import Images, Pixels, Reading
 from pipeline.data.scan import scan_folder
 from pipeline.devices.world import start_world
-from pipeline.engine.signals import StopRequest
+from pipeline.jobs.pulse import Pulse
+from pipeline.jobs.signals import StopRequest
 from pipeline.models.outputs import Outputs
 from precompute.config import PrecomputeConfig
-from precompute.fill import fill_units
-from precompute.pulse import Pulse
 from precompute.requests import unit_requests
 from precompute.setting import Setting, open_setting
+from precompute.units import fill_units
 from precompute.work import Unit
 from stores.codecs.dense_f16 import DenseF16
 
@@ -43,12 +44,10 @@ def against_loader(settings: Precompute, backends: Sequence[str], work: Path) ->
         config = PrecomputeConfig(
             teacher="demo_teacher@random",
             store=Path(tempfile.mkdtemp(dir=work)),
-            train_dir=settings.data,
-            beton=source_of(name, index, work).beton,
-            backend=backend_of(name),
-            resolution=settings.resolution,
+            images=Images(train_dir=settings.data, beton=source_of(name, index, work).beton),
+            pixels=Pixels(resolution=settings.resolution),
+            reading=Reading(backend=backend_of(name), threads=settings.threads),
             batch=_BATCH,
-            threads=settings.threads,
             device="cpu",
         )
         with open_setting(config, start_world("cpu", settings.threads), work) as setting:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, closing
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ def _late_rows(setting: Setting) -> Outcome:
     for lag in (None, Sleeper(device)):
         with ExitStack() as stack:
             training = open_workload(stack, config_of("KD stored", setting, batch=setting.pick(64, 32, 8)), setting)
-            found.append(crcs(training.batches, setting.pick(60, 20, 3), device, lag))
+            found.append(crcs(chain.from_iterable(training.steps), setting.pick(60, 20, 3), device, lag))
     return check(*compared(*found))
 
 
