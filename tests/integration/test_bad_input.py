@@ -1,7 +1,6 @@
 """Bad input gets one message that names file or field, exit code 1 or 2, no traceback; nothing is overwritten.
 
-A table a program. A row is what is amiss beforehand, if anything, the line, its exit code, and words of the message.
-Capitals in a line stand for files and folders of the test; the line is run in this process, as the program runs it.
+The tables are in `bad_input`; a line is run in this process, as the program runs it.
 """
 
 import json
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bad_input import AGAIN, BENCHMARKS, BREAKS, FILL, IMAGENET, IMAGES, NEW, ON, PRECOMPUTE, PREPARE, STORES, Row
 from jobs import (
     REPOSITORY,
     CommandJob,
@@ -26,139 +26,15 @@ from jobs import (
     teacher_of_classes,
 )
 from precompute_jobs import write_teacher
-from recorded import GOLDEN, fill, read, train
+from recorded import fill, train
 
+from benchmarks import __main__ as benchmarks
 from launch import imagenet, prepare
 from pipeline.core.command import run_command
 from precompute import __main__ as precompute
 from stores import __main__ as stores
 
-Row = tuple[str, str, int, list[str]]
 Program = Callable[[], None]
-
-RECIPES = list(read(GOLDEN / "flags.json")["and"])
-BACKENDS = ["dali", "ffcv", "synthetic", "torchvision"]
-
-BREAKS = "a file that breaks while training"
-TINY = "--synthetic-samples 40 --synthetic-classes 4 --resolution 32 --batch 8 --log-every 1"
-NEW = f"smoke --out NEW {TINY} --max-steps 1 --eval-every 100"
-IMAGES = "smoke --out NEW --data DATA --backend torchvision --max-steps 1 --eval-every 100"
-AGAIN = f"smoke --out RUN {TINY} --checkpoint-every 1 --eval-every 100 --max-steps 4"
-IMAGENET: list[Row] = [
-    ("", "kd_r34_r81 --out NEW", 2, ["unknown recipe 'kd_r34_r81'", "Did you mean 'kd_r34_r18'?", *RECIPES]),
-    ("", "smoke --out NEW --epochs many", 2, ["--epochs", "many"]),
-    ("", f"{NEW} --student resnet81", 2, ["unknown model 'resnet81'", "Did you mean 'resnet18'?", "mobilenet_v1"]),
-    ("", f"{NEW} --backend torchvision", 2, ["no train images were named", "--data DIR"]),
-    (
-        "",
-        f"{NEW} --train-dir PHOTOS --val-dir PHOTOS --backend torchvison",
-        2,
-        ["unknown backend 'torchvison'. Did you mean 'torchvision'?", *BACKENDS],
-    ),
-    ("", f"{NEW} --store /no/such", 2, ["no such store", "/no/such"]),
-    ("", f"{NEW} --policy imagenet_trian", 2, ["unknown policy", "Did you mean 'imagenet_train'?", "_dali_simkd"]),
-    ("", f"{NEW} --teacher demo_teacher", 2, ["demo_teacher@random", "needs weights"]),
-    ("", f"{NEW} --teacher demo_teacher@/no/such.pt", 2, ["/no/such.pt", "not found"]),
-    ("", f"{NEW} --teacher resnet18@IMAGENET1K_V1", 2, ["1000 classes", "the data set has 4"]),
-    ("", f"{NEW} --teacher resnet18@IMAGENET1K_V9", 2, ["unknown weights of resnet18", "IMAGENET1K_V1"]),
-    ("", f"{NEW} --student nowhere.py:net", 2, ["no such file: nowhere.py"]),
-    ("", f"{NEW} --batch 9 --micro-batches 2", 2, ["--batch 9", "--micro-batches (2)", "8 or 10"]),
-    ("", f"{NEW} --batch 48", 2, ["--batch 48", "40 samples"]),
-    ("", f"{NEW} --batch 0", 2, ["--batch", "above 0", "0"]),
-    ("", f"{NEW} --max-micro-batch 0", 2, ["--max-micro-batch", "above 0", "0"]),
-    ("", f"{NEW} --student resnet18 --resolution 32 --batch 1", 2, ["1 x 1 at 32 px", "--batch", "--resolution"]),
-    ("", f"{NEW} --resolution -1", 2, ["--resolution", "-1"]),
-    ("", f"{NEW} --ema-decay 1.5", 2, ["--ema-decay", "1.5"]),
-    ("", f"{NEW} --temperature 0", 2, ["--temperature", "0"]),
-    ("", f"{NEW} --run-seed -3", 2, ["--run-seed", "-3"]),
-    ("", f"{NEW} --beton x.beton --backend torchvision", 2, ["--beton", "ffcv", "torchvision"]),
-    ("", f"{NEW} --backend ffcv", 2, ["no train images were named", "--beton FILE"]),
-    ("", f"{NEW} --data /no/such/folder --backend torchvision", 1, ["/no/such/folder/train"]),
-    ("", f"{NEW} --sync-bn", 2, ["--sync-bn", "CUDA"]),
-    ("", f"{NEW} --cuda-graphs teacher --device cpu", 2, ["--cuda-graphs teacher", "CUDA"]),
-    ("", f"{NEW} --dali-decoder mixed", 2, ["--dali-decoder mixed", "takes synthetic here", "name dali"]),
-    ("", f"{NEW} --dali-hw-decoder-load 2", 2, ["--dali-hw-decoder-load", "2"]),
-    ("no CUDA", f"{NEW} --device cuda", 2, ["--device cuda", "--device cpu"]),
-    # images
-    ("an empty class", IMAGES, 1, ["class4", "holds no image"]),
-    ("no classes", IMAGES, 1, ["holds no class folders"]),
-    ("no val", IMAGES, 1, ["no such folder", "val"]),
-    ("other classes", IMAGES, 1, ["the same classes", "class9"]),
-    ("an empty file", IMAGES, 1, ["class1/003.jpg", "0 bytes"]),
-    ("a cut file", IMAGES, 1, ["class1/003.jpg", "not a readable image"]),
-    ("a text", IMAGES, 1, ["class1/003.jpg", "not a readable image"]),
-    (
-        BREAKS,
-        f"{IMAGES} --resolution 32 --batch 36",
-        1,
-        ["class1/003.jpg (sample id 21) cannot be decoded", "--on-bad-image gray"],
-    ),
-    ("", f"{IMAGES} --teacher demo_teacher@TEN", 2, ["10 classes", "the data set has 4"]),
-    ("", f"{IMAGES} --teacher resnet18@TEN", 2, ["10 classes", "the data set has 4"]),
-    # a folder that is no run's, and a run
-    ("", f"smoke --out FOREIGN {TINY}", 2, ["thesis.tex", "another folder"]),
-    ("", f"smoke --out MINE {TINY}", 1, ["MINE"]),
-    ("", f"{AGAIN} --lr 0.5 --weight-decay 0.3", 2, ["difference: optimisation.lr\n  saved: 0.05\n  now:   0.5"]),
-    ("", f"{AGAIN} --student resnet81", 2, ["resnet81"]),
-    ("", f"{AGAIN} --lr -1", 2, ["--lr"]),
-    ("", f"{AGAIN} --batch 48", 2, ["--batch 48"]),
-    ("other samples", f"{AGAIN} --synthetic-samples 48", 1, ["train data are not those", "checkpoint: "]),
-    (
-        "no whole checkpoint",
-        AGAIN,
-        1,
-        ["step-00000003.pt is damaged", "step-00000004.pt is damaged", "move the folder away"],
-    ),
-    ("half a configuration", AGAIN, 1, ["config.json cannot be read"]),
-    ("a newer configuration", AGAIN, 2, ["['telepathy']"]),
-]
-
-FILL = (
-    "--teacher TEACHER --train-dir PHOTOS --val-dir VAL --backend torchvision --resolution 32 --threads 1"
-    " --device cpu --batch 16 --shard-rows 32 --keep dense_f16,embedding_f16"
-)
-ON, BEGIN = f"{FILL} --store STORE", f"{FILL} --store NEW"
-PRECOMPUTE: list[Row] = [
-    ("", f"{ON} --plan-seed 4", 1, ["'plan_seed' differs", "store:    0", "this job: 4"]),
-    ("", f"{ON} --policy imagenet_eval", 1, ["'policy."]),
-    ("", f"{ON} --resolution 40", 1, ["'teacher.resolution' differs", "store:    32", "this job: 40"]),
-    ("", f"{ON} --batch 8", 1, ["'teacher.batch' differs"]),
-    ("", f"{ON} --keep dense_f16", 1, ["'codecs"]),
-    ("", f"{ON} --teacher demo_teacher@random", 1, ["'teacher.", "this job"]),
-    ("", f"{ON} --expect-top1 99", 2, ["expected: 99.00 %", "measured:", "Wrong normalisation"]),
-    ("", f"{ON} --teacher resnet18", 2, ["a teacher needs weights"]),
-    ("", f"{ON} --keep zip", 2, ["unknown codec 'zip'", "dense_f16"]),
-    ("", f"{ON} --train-dir /nowhere", 1, ["no such folder", "/nowhere"]),
-    ("", f"{BEGIN} --teacher resnet18", 2, ["a teacher needs weights"]),
-    ("", f"{BEGIN} --keep zip", 2, ["unknown codec 'zip'"]),
-    ("", f"{BEGIN} --keep topk:5000", 2, ["k = 5000"]),
-    ("", f"{FILL} --store FOREIGN", 2, ["thesis.tex"]),
-]
-
-PREPARE: list[Row] = [
-    ("", "index", 2, ["--data DIR"]),
-    ("", "index --train-dir DATA/train", 2, ["--out DIR"]),
-    ("", "index --data NEW", 1, ["no such folder", "NEW/train"]),
-    ("", "index --dada x", 2, ["--dada"]),
-    ("", "index --data DATA --out MINE/sub", 2, ["cannot write into MINE/sub", "--out"]),
-    ("", "index --data DATA --out /proc", 2, ["cannot write into /proc", "--out"]),
-    ("other classes", "index --data DATA", 1, ["same classes", "class3", "class9"]),
-    ("a file in the index's place", "index --data DATA", 1, ["val.index.h5 exists and differs"]),
-    ("", "ffcv --out NEW", 2, ["exactly one of --data, --folder and --index; got none"]),
-    ("", "ffcv --out NEW --data a --index b", 2, ["got --data, --index"]),
-    ("", "ffcv --out NEW --folder a --max-side 0", 2, ["--max-side must be at least 1 pixel, got 0"]),
-    ("", "ffcv --out NEW --folder a --quality 101", 2, ["--quality must lie in 1..100, got 101"]),
-    ("", "ffcv --out NEW --folder a --num-workers 0", 2, ["--num-workers must be at least 1, got 0"]),
-    ("", "ffcv --out MINE --data DATA", 2, ["--force"]),
-]
-
-STORES: list[Row] = [
-    *[("", f"{name} FOREIGN", 1, ["error: FOREIGN is not a store"]) for name in ("show", "verify", "index")],
-    ("a damaged head", "index STORE", 1, ["head.h5"]),
-    ("", "verify", 2, ["STORE"]),
-    ("", "shows STORE", 2, ["shows"]),
-    ("", "verify STORE --data DATA", 2, ["python -m precompute audit STORE --data DATA"]),
-]
 
 
 @dataclass(frozen=True)
@@ -303,12 +179,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     return run
 
 
-Refused = Callable[[Program, Row], Place]
+Refused = Callable[[Program, Row], tuple[Place, Said]]
 
 
 @pytest.fixture
 def refused(place_of: Callable[[str], Place], run: Callable[[Program, str], Said]) -> Refused:
-    def refused(main: Program, row: Row) -> Place:
+    def refused(main: Program, row: Row) -> tuple[Place, Said]:
         """Run a row and check what all have in common."""
         amiss, line, code, words = row
         place = place_of(line)
@@ -318,14 +194,14 @@ def refused(place_of: Callable[[str], Place], run: Callable[[Program, str], Said
         assert said.code == code, said
         check_said(said.err, [place.filled(word) for word in words])
         assert bytes_of(place.folder) == before, "nothing is overwritten, nothing is written beside"
-        return place
+        return place, said
 
     return refused
 
 
 @pytest.mark.parametrize("row", IMAGENET, ids=named)
 def test_imagenet(row: Row, refused: Refused, capfd: pytest.CaptureFixture[str]) -> None:
-    run = refused(imagenet.main, row).new
+    run = refused(imagenet.main, row)[0].new
     if (run / "state.json").exists():
         state = state_of(run)
         assert state["state"] == ("usage" if row[2] == 2 else "failed")
@@ -335,17 +211,24 @@ def test_imagenet(row: Row, refused: Refused, capfd: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("row", PRECOMPUTE, ids=named)
 def test_precompute(row: Row, refused: Refused) -> None:
-    assert not refused(precompute.main, row).new.exists()
+    assert not refused(precompute.main, row)[0].new.exists()
 
 
 @pytest.mark.parametrize("row", PREPARE, ids=named)
 def test_prepare(row: Row, refused: Refused) -> None:
-    assert not refused(prepare.main, row).new.exists()
+    assert not refused(prepare.main, row)[0].new.exists()
 
 
 @pytest.mark.parametrize("row", STORES, ids=named)
 def test_stores(row: Row, refused: Refused) -> None:
     refused(stores.main, row)
+
+
+@pytest.mark.parametrize("row", BENCHMARKS, ids=named)
+def test_benchmarks(row: Row, refused: Refused) -> None:
+    """Before anything is measured."""
+    assert refused(benchmarks.main, row)[1].out == ""
+    assert not Path("/no/such").exists()
 
 
 def test_each_program_itself(tmp_path: Path) -> None:

@@ -71,7 +71,6 @@ def test_every_argument_has_a_type(numbers: Numbers) -> None:
     assert numbers.untyped == []
 
 
-@pytest.mark.xfail(strict=False, reason="25 at the start of the house's rebuilding; 19 are its goal")
 def test_types_are_rarely_waived(numbers: Numbers) -> None:
     assert numbers.type_ignores <= MAX_TYPE_IGNORES, f"\n{numbers.table()}"
 
