@@ -1,9 +1,9 @@
 """What people get wrong, a table a program: `test_bad_input` runs the rows.
 
 A row is what is amiss beforehand, if anything (`test_bad_input.AMISS`), a line, its exit code, and words of what it
-says. Capitals stand for files and folders of the test: DATA (train/ and val/), PHOTOS and VAL are images, RUN a finished run,
-STORE a filled store, TEACHER its teacher, TEN the weights of a teacher of ten classes, FOREIGN a folder and MINE a file
-of someone else, NEW what is not there.
+says. Capitals stand for files and folders of the test: DATA (train/ and val/), PHOTOS and VAL are images, RUN a
+finished run, STORE a filled store, TEACHER its teacher, TEN the weights of a teacher of ten classes, FOREIGN a folder
+and MINE a file of someone else, NEW what is not there.
 """
 
 from recorded import GOLDEN, read
