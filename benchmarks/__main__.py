@@ -160,7 +160,7 @@ def codecs(
     from benchmarks.codecs import CodecSettings, measure_codecs, teacher_rows, to_json
     from benchmarks.codecs_report import codecs_table, draw_codecs, title_of
     from benchmarks.machine import describe_machine
-    from pipeline.data.policies.registry import get_policy
+    from pipeline.data.policy import get_policy
     from pipeline.models.spec import parse_spec
     from pipeline.models.zoo import check_spec
 

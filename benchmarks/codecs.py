@@ -20,16 +20,15 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from pipeline.core.cpu import usable_cpus
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import Plan, PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.data.scan import scan_folder
 from pipeline.kernels.kl import kl
 from precompute.teacher_pass import TeacherPass, build_teacher
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 
 IMAGENET_SAMPLES = 1_281_167
 _BATCH = 64

@@ -21,14 +21,13 @@ from benchmarks.training import one_rank, open_training
 from launch.recipes.losses import KDLoss, distilled, supervised
 from pipeline.core.config import Files, Optimisation, RunConfig, Running, Settings, Teaching, Views
 from pipeline.core.errors import RefluxError
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
 from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from pipeline.teachers.stored import RowFetcher

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.pairs import Pairs, alternate
 from pipeline.core.dist import start_world
-from pipeline.data.backends.base import Source
+from pipeline.data.backend import Source
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
 from pipeline.engine.signals import StopRequest

@@ -24,14 +24,13 @@ from torchvision.transforms import v2
 from benchmarks.pairs import Pairs, alternate, window_rate
 from pipeline.core.cpu import usable_cpus
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, missing, open_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index, load_index
 from pipeline.data.loader import Loader
 from pipeline.data.order import Order, permutation
 from pipeline.data.plan import Plan, PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.data.scan import scan_folder
 
 IMAGENET_SAMPLES = 1_281_167

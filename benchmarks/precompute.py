@@ -14,11 +14,10 @@ import numpy as np
 
 from benchmarks.pairs import Pairs, alternate
 from pipeline.core.cpu import usable_cpus
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import Plan, PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.data.scan import scan_folder
 
 Say = Callable[[str], None]

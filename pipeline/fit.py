@@ -17,13 +17,12 @@ from pathlib import Path
 from pipeline.core.config import RunConfig, check_config
 from pipeline.core.dist import World, start_world, stop_world
 from pipeline.core.errors import PeerError, RefluxError
-from pipeline.data.backends.base import BackendOptions, DaliDecoding
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, DaliDecoding, open_backend
 from pipeline.data.datasets import Datasets, open_datasets
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.devices.numerics import set_kernels
 from pipeline.engine.checkpoint import find_latest
 from pipeline.engine.dry_run import dry_run

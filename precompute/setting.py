@@ -12,20 +12,19 @@ import torch
 
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
-from pipeline.data.backends.registry import check_backend, open_backend
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, check_backend, open_backend
 from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from precompute.config import PrecomputeConfig
 from precompute.other_pixels import same_but_decoder
 from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics, resolve_precision
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 from stores.difference import first_difference
 from stores.errors import StoreFormatError
 from stores.index_file import read_manifest

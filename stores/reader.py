@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from stores.checksum import row_crcs
-from stores.codecs.base import Codec, Field
-from stores.codecs.registry import codec_from_json
+from stores.codec import Codec, Field
+from stores.codec_registry import codec_from_json
 from stores.errors import StoreFormatError, StoreRowError
 from stores.file_system import StoreIO, is_local
 from stores.index_file import list_shards, read_manifest

@@ -19,7 +19,7 @@ import numpy as np
 
 from stores.atomic import fsync_path, rename_if_new
 from stores.checksum import row_crcs
-from stores.codecs.base import Field
+from stores.codec import Field
 from stores.errors import StoreFormatError
 from stores.layout import ShardKey, parse_shard
 from stores.manifest import STORE_VERSION, Manifest

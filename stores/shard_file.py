@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from stores.codecs.base import Field
+from stores.codec import Field
 from stores.layout import HDF5_VERSION, ShardKey
 from stores.manifest import STORE_VERSION, Manifest
 from stores.text_attribute import write_text

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from stores.codecs.registry import codec_from_json
+from stores.codec_registry import codec_from_json
 from stores.errors import StoreFormatError
 from stores.index_file import list_shards, read_manifest
 from stores.layout import ShardKey, shard_keys

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stores.checksum import row_crcs
-from stores.codecs.base import Field
+from stores.codec import Field
 from stores.errors import StoreFormatError
 from stores.index_file import list_shards, read_manifest
 from stores.layout import ShardKey, shard_keys

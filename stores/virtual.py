@@ -7,8 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from stores.codecs.base import Field
-from stores.codecs.registry import codec_from_json
+from stores.codec import Field
+from stores.codec_registry import codec_from_json
 from stores.errors import StoreFormatError
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest

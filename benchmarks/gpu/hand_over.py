@@ -19,13 +19,12 @@ from benchmarks.gpu.findings import Outcome, Part, Setting, check, unproven
 from benchmarks.gpu.images import backend_of, image_index
 from benchmarks.gpu.workloads import config_of, open_workload
 from benchmarks.machine import package_version
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.dali_proof import TOLERANCE, pixel_distance
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, missing, open_backend
+from pipeline.data.dali_proof import TOLERANCE, pixel_distance
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 
 _LAG_MS = 40.0  # longer than a batch takes to decode, so that the lag grows
 _COMPARED = 4  # batches, with the reference backend

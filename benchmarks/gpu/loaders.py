@@ -12,12 +12,11 @@ from benchmarks.fill import source_of
 from benchmarks.gpu.clock import Sleeper, finish
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, unproven
 from benchmarks.gpu.images import backend_of, image_index
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, missing, open_backend
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 
 _BACKENDS = ("torchvision", "ffcv-jpeg", "dali", "dali-mixed")  # the last may end the process
 

@@ -17,8 +17,7 @@ from benchmarks.gpu.workloads import WARM_UPS, config_of, held_step, open_worklo
 from benchmarks.pairs import Pairs, alternate, window_rate
 from benchmarks.training import Training
 from pipeline.core.config import Views
-from pipeline.data.backends.base import BackendOptions
-from pipeline.data.backends.registry import missing
+from pipeline.data.backend import BackendOptions, missing
 from pipeline.models.demo import demo_student
 
 

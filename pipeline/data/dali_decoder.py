@@ -5,8 +5,8 @@ import os
 from pipeline.core.config import DaliDecoder, Running
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends import dali_proof
-from pipeline.data.backends.base import DaliDecoding
+from pipeline.data import dali_proof
+from pipeline.data.backend import DaliDecoding
 from pipeline.data.index import Index
 
 

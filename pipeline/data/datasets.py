@@ -9,8 +9,7 @@ from pipeline.core.command import progress
 from pipeline.core.config import DaliDecoder, Files, RunConfig, Running
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.data.backends.base import Source
-from pipeline.data.backends.registry import choose_backend
+from pipeline.data.backend import Source, choose_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.beton import read_beton_index
 from pipeline.data.beton_writer import write_beton

@@ -15,7 +15,7 @@ from pipeline.core.device_rng import seed_generators
 from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, RefluxError
 from pipeline.core.rng import Stream, derive_seed
-from pipeline.data.backends.base import GRAY
+from pipeline.data.backend import GRAY
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
 from pipeline.devices.streams import HostCopy, copy_to_host

@@ -10,11 +10,11 @@ from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.engine.console import Lines
 from pipeline.methods.base import Method
 from pipeline.methods.registry import build_method
-from stores.codecs.base import Codec
+from stores.codec import Codec
 from stores.errors import StoreFormatError
 from stores.index_file import read_head
 from stores.manifest import Manifest

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stores.codecs.base import Codec, Field, Source
-from stores.codecs.checks import check_rows
-from stores.codecs.float16 import GREATEST, rounding_bound
+from stores.codec import Codec, Field, Source
+from stores.codecs._shared.checks import check_rows
+from stores.codecs._shared.float16 import GREATEST, rounding_bound
 from stores.errors import StoreFormatError
 
 DEFAULT_K = 20

@@ -10,8 +10,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from stores.codecs.base import Codec
-from stores.codecs.registry import codec_from_json, codec_ids, parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import codec_from_json, codec_ids, parse_codecs
 from stores.errors import StoreFormatError
 
 WIDTHS = (2, 3, 16, 100, 1000, 32_767, 32_768, 50_000)

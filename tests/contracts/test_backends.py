@@ -6,8 +6,7 @@ from pathlib import Path
 
 from backend_contract import BackendContract
 
-from pipeline.data.backends.base import Source
-from pipeline.data.backends.registry import backend_names
+from pipeline.data.backend import Source, backend_names
 from pipeline.data.beton import open_beton, read_beton_index
 from pipeline.data.beton_writer import write_beton
 from pipeline.data.index import Index
@@ -72,8 +71,8 @@ def test_dali_asked_for_and_not_installed_names_the_pip_line() -> None:
 import sys
 sys.modules["nvidia.dali"] = None  # importing it fails, as where it is not installed
 from pipeline.core.errors import MissingPackageError
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import choose_backend, missing, open_backend
+from pipeline.data.backend import BackendOptions, Source
+from pipeline.data.backend import choose_backend, missing, open_backend
 from pipeline.data.backends.synthetic import synthetic_index
 assert missing("dali").endswith("pip install nvidia-dali-cuda130")
 assert choose_backend("auto", has_beton=False) == "torchvision"

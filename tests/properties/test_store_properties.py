@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 from stores.errors import StoreFormatError
 from stores.index_file import create_store
 from stores.layout import ShardKey, shard_keys

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.data.policies.centre_crop import CentreCrop
-from pipeline.data.policies.random_resized_crop import RandomResizedCrop, log_uniform, ratio_table
-from pipeline.data.policies.registry import from_json, get_policy, policy_names
+from pipeline.data.policies._shared.centre_crop import CentreCrop
+from pipeline.data.policies._shared.random_resized_crop import RandomResizedCrop, log_uniform, ratio_table
+from pipeline.data.policy import from_json, get_policy, policy_names
 
 
 def test_the_named_policies() -> None:

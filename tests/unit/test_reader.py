@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from store_files import NUM_CLASSES, flip, rows_of, small_manifest, small_store, teacher_rows, write_shard
 
+from stores.codec_registry import parse_codecs
 from stores.codecs.dense_f16 import DenseF16
-from stores.codecs.registry import parse_codecs
 from stores.errors import StoreFormatError, StoreRowError
 from stores.file_system import StoreIO, is_local
 from stores.index_file import create_store

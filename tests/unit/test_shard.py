@@ -14,8 +14,8 @@ import pytest
 from store_files import flip, rows_of, small_manifest, write_shard
 
 from stores.atomic import is_temporary
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 from stores.errors import StoreFormatError
 from stores.layout import ShardKey
 from stores.shard import ShardWriter, check_shard, read_shard

@@ -8,14 +8,21 @@ import numpy as np
 import torch
 
 from pipeline.core.rng import Stream, below, counters, philox
-from pipeline.data.backends.base import Backend, BackendOptions, Pixels, Source, empty_images
+from pipeline.data.backend import Backend, BackendOptions, Images, Pixels, Source, empty_images
 from pipeline.data.index import Index, fingerprint_of
 from pipeline.data.plan import PlanRows
+
+READS: Images = "nothing"
 
 
 def availability() -> str | None:
     """None: needs nothing."""
     return None
+
+
+def preference(on_cuda: bool) -> int:
+    """0: never chosen, only named."""
+    return 0
 
 
 def open_backend(source: Source, options: BackendOptions) -> Backend:

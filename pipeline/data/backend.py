@@ -1,18 +1,27 @@
-"""The backend contract: (sample ids, plan rows) in, pixels out, in order, with prefetch."""
+"""The backend contract: (sample ids, plan rows) in, pixels out, in order, with prefetch; and backends by name.
+
+A backend is a file of `backends/` with four names: `READS`, the images that it reads; `preference(on_cuda)`, its place
+in the choice of `--backend auto`; `availability()`, why it cannot run here; `open_backend(source, options)`.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
 
+from pipeline.core import folder
 from pipeline.core.config import Running
+from pipeline.core.errors import ConfigError
+from pipeline.data import backends
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
 OnBadImage = Literal["stop", "gray"]
+Images = Literal["files", "beton", "nothing"]
 GRAY = 128
 _LIBJPEG, _NVJPEG = "region, libjpeg-turbo", "region, nvjpeg"  # as they stand in stores
 
@@ -119,10 +128,61 @@ class Backend(ABC):
         """Release threads, files and pipelines. Calling it twice is harmless."""
 
 
-OpenBackend = Callable[[Source, BackendOptions], Backend]
-
-
 def empty_images(num: int, options: BackendOptions) -> torch.Tensor:
     """An uninitialised (num, R, R, 3) uint8 batch, pinned where the target is CUDA."""
     shape = (num, options.resolution, options.resolution, 3)
     return torch.empty(shape, dtype=torch.uint8, pin_memory=options.device.startswith("cuda"))
+
+
+def backend_names() -> list[str]:
+    """The backends of the folder, installed or not."""
+    return folder.names(backends)
+
+
+def open_backend(name: str, source: Source, options: BackendOptions) -> Backend:
+    """Open backend `name`.
+
+    Raises:
+        ConfigError: unknown name, or (MissingPackageError) its package is not installed.
+    """
+    backend: Backend = _module(name).open_backend(source, options)
+    return backend
+
+
+def missing(name: str) -> str | None:
+    """Why backend `name` cannot run here, or None where it can."""
+    reason: str | None = _module(name).availability()
+    return reason
+
+
+def check_backend(name: str, *, has_beton: bool) -> None:
+    """Refuse a backend that is unknown, not installed, or cannot read what is there; before data is looked at.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    reason = missing(choose_backend(name, has_beton=has_beton))
+    if reason is not None:
+        raise ConfigError(reason)
+
+
+def choose_backend(name: str, *, has_beton: bool, on_cuda: bool = False) -> str:
+    """Resolve "auto" to the backend that its file prefers most for what is there, of those that are installed."""
+    if name == "auto":
+        fitting = _readers("beton" if has_beton else "files", on_cuda)
+        return next((found for found in fitting if missing(found) is None), fitting[0])
+    if has_beton and _module(name).READS != "beton":
+        (reader, *_) = _readers("beton", on_cuda)
+        raise ConfigError(f"--beton is read by the {reader} backend, not by '{name}': leave out one of the two flags")
+    return name
+
+
+def _readers(images: Images, on_cuda: bool) -> list[str]:
+    """What "auto" may choose to read `images`, the most preferred first."""
+    files = {name: _module(name) for name in backend_names()}
+    wanted = {name: file.preference(on_cuda) for name, file in files.items() if images == file.READS}
+    return sorted(filter(wanted.__getitem__, wanted), key=wanted.__getitem__, reverse=True)
+
+
+def _module(name: str) -> ModuleType:
+    return folder.load(backends, "backend", name, known=backend_names())
