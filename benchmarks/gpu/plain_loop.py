@@ -18,7 +18,7 @@ from benchmarks.pairs import Pairs, alternate, window_rate
 from benchmarks.training import Training
 from pipeline.core.config import Views
 from pipeline.data.backend import BackendOptions, missing
-from pipeline.models.demo import demo_student
+from pipeline.models.families.demo import demo_student
 
 
 def parts(setting: Setting) -> list[Part]:

@@ -459,6 +459,6 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 def teacher_of_classes(count: int, path: Path) -> None:
-    from pipeline.models.demo import demo_teacher
+    from pipeline.models.families.demo import demo_teacher
 
     torch.save(demo_teacher(num_classes=count).state_dict(), path)
