@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pipeline.core.command import progress
-from pipeline.core.dist import AgreedFlag
 from pipeline.core.errors import ConfigError
 from pipeline.data.backend import BackendOptions, DaliDecoding, open_backend
 from pipeline.data.datasets import open_val
@@ -18,6 +17,7 @@ from pipeline.data.index import check_same_classes
 from pipeline.data.loader import Loader
 from pipeline.data.plan import Plan
 from pipeline.data.policy import get_policy
+from pipeline.devices.world import AgreedFlag
 from pipeline.engine.evaluate import Accuracy, evaluate
 from pipeline.models.outputs import Outputs
 from precompute.config import PrecomputeConfig

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.core import folder
-from pipeline.core.config import Running
+from pipeline.config import Running
+from pipeline.core import parts
 from pipeline.core.errors import ConfigError
 from pipeline.data import backends
 from pipeline.data.index import Index
@@ -136,7 +136,7 @@ def empty_images(num: int, options: BackendOptions) -> torch.Tensor:
 
 def backend_names() -> list[str]:
     """The backends of the folder, installed or not."""
-    return folder.names(backends)
+    return parts.names(backends)
 
 
 def open_backend(name: str, source: Source, options: BackendOptions) -> Backend:
@@ -185,4 +185,4 @@ def _readers(images: Images, on_cuda: bool) -> list[str]:
 
 
 def _module(name: str) -> ModuleType:
-    return folder.load(backends, "backend", name, known=backend_names())
+    return parts.load(backends, "backend", name, known=backend_names())

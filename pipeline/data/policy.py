@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pipeline.core import folder
+from pipeline.core import parts
 from pipeline.core.errors import DataError
 from pipeline.data import policies
 
@@ -41,12 +41,12 @@ class Policy(ABC):
 
 def policy_names() -> list[str]:
     """The named policies."""
-    return folder.names(policies)
+    return parts.names(policies)
 
 
 def get_policy(name: str) -> Policy:
     """The policy called `name`."""
-    policy: Policy = folder.load(policies, "policy", name, known=policy_names()).POLICY
+    policy: Policy = parts.load(policies, "policy", name, known=policy_names()).POLICY
     return policy
 
 

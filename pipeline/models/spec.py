@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.core import folder
+from pipeline.core import parts
 from pipeline.core.errors import ConfigError, unknown_name
 from pipeline.models import sources
 from pipeline.models.source import ModelSource, misspelt
@@ -99,8 +99,8 @@ def parse_spec(text: str, *, role: Role = "student") -> ModelSpec:
 
 def model_sources() -> list[ModelSource]:
     """Of each file of the folder its source; a name that two of them own is the first one's."""
-    known = folder.names(sources)
-    return [folder.load(sources, "source of models", name, known=known).SOURCE for name in known]
+    known = parts.names(sources)
+    return [parts.load(sources, "source of models", name, known=known).SOURCE for name in known]
 
 
 def model_names() -> list[str]:

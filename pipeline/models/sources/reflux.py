@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 
 from torch import nn
 
-from pipeline.core import folder
+from pipeline.core import parts
 from pipeline.models import families
 from pipeline.models.source import ModelSource
 
@@ -23,6 +23,6 @@ SOURCE = _Reflux()
 
 
 def _networks() -> dict[str, Callable[..., nn.Module]]:
-    known = folder.names(families)
-    files = [folder.load(families, "family", name, known=known) for name in known]
+    known = parts.names(families)
+    files = [parts.load(families, "family", name, known=known) for name in known]
     return {network.__name__: network for file in files for network in file.NETWORKS}
