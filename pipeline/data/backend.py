@@ -179,10 +179,10 @@ def choose_backend(name: str, *, has_beton: bool, on_cuda: bool = False) -> str:
 
 def _readers(images: Images, on_cuda: bool) -> list[str]:
     """What "auto" may choose to read `images`, the most preferred first."""
-    files = {name: _module(name) for name in backend_names()}
-    wanted = {name: file.preference(on_cuda) for name, file in files.items() if images == file.READS}
+    files = parts.load_all(backends).items()
+    wanted: dict[str, int] = {name: file.preference(on_cuda) for name, file in files if images == file.READS}
     return sorted(filter(wanted.__getitem__, wanted), key=wanted.__getitem__, reverse=True)
 
 
 def _module(name: str) -> ModuleType:
-    return parts.load(backends, "backend", name, known=backend_names())
+    return parts.load(backends, "backend", name)

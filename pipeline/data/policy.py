@@ -46,7 +46,7 @@ def policy_names() -> list[str]:
 
 def get_policy(name: str) -> Policy:
     """The policy called `name`."""
-    policy: Policy = parts.load(policies, "policy", name, known=policy_names()).POLICY
+    policy: Policy = parts.load(policies, "policy", name).POLICY
     return policy
 
 
@@ -57,7 +57,7 @@ def from_json(fields: dict[str, Any]) -> Policy:
         DataError: no named policy is of its kind.
     """
     own = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    kinds = {policy.kind: type(policy) for policy in map(get_policy, policy_names())}
+    kinds: dict[Any, type[Policy]] = {file.POLICY.kind: type(file.POLICY) for file in parts.load_all(policies).values()}
     kind = own.pop("kind", None)
     if kind not in kinds:
         raise DataError(f"unknown kind of policy {kind!r}; this version knows {sorted(kinds)}: update Reflux")

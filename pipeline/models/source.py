@@ -22,7 +22,8 @@ class ModelSource(ABC):
     form: str
     example_weights: str = "WEIGHTS"
 
-    def split(self, text: str) -> tuple[str, str, str]:
+    @staticmethod
+    def split(text: str) -> tuple[str, str, str]:
         """The name with its prefix, "@" and the weights; or the name and two empty strings."""
         return text.partition("@")
 
@@ -34,9 +35,16 @@ class ModelSource(ABC):
         """Those of its names that need no prefix."""
         return ()
 
-    def misspelt(self, name: str) -> str | None:
-        """Why no model of this source can have such a name, now without its prefix; None where one can."""
-        return misspelt(name)
+    @staticmethod
+    def misspelt(name: str) -> str | None:
+        """Why no model can have such a name, now without its prefix; None where one can."""
+        if name.endswith(".py"):
+            return "a file needs the function that builds the network"
+        if ":" in name:
+            return f"'{name.partition(':')[0]}:' is no source of models"
+        if not name or any(character.isspace() or character == "/" for character in name):
+            return "no model has such a name"
+        return None
 
     def check(self, name: str, published: str | None) -> None:
         """Refuse what can be refused without building or fetching anything.
@@ -70,14 +78,3 @@ class ModelSource(ABC):
     def _none_published(self, name: str, published: str) -> ConfigError:
         rule = f"{self.prefix}{name} has no published weights, so '{published}' must be a file or 'random'"
         return ConfigError(f"{rule}: {self.prefix}{name}@/path/weights.pt")
-
-
-def misspelt(name: str) -> str | None:
-    """Why no model can have such a name; None where one can."""
-    if name.endswith(".py"):
-        return "a file needs the function that builds the network"
-    if ":" in name:
-        return f"'{name.partition(':')[0]}:' is no source of models"
-    if not name or any(character.isspace() or character == "/" for character in name):
-        return "no model has such a name"
-    return None

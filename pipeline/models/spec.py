@@ -7,7 +7,7 @@ from typing import Literal
 from pipeline.core import parts
 from pipeline.core.errors import ConfigError, unknown_name
 from pipeline.models import sources
-from pipeline.models.source import ModelSource, misspelt
+from pipeline.models.source import ModelSource
 from pipeline.models.weights import check_file
 
 Role = Literal["teacher", "student"]
@@ -37,14 +37,9 @@ class ModelSpec:
         return f"{self.source.prefix}{self.name}{suffix}"
 
     @property
-    def is_random(self) -> bool:
-        """Whether the weights are drawn from the seed."""
-        return self.weights is None or self.weights == RANDOM
-
-    @property
     def weights_file(self) -> Path | None:
         """The file that holds the weights, where they are not published ones or random."""
-        if self.weights is None or self.is_random:
+        if self.weights is None or self.weights == RANDOM:
             return None
         path = Path(self.weights).expanduser()
         looks_like_file = "/" in self.weights or path.suffix in _FILE_SUFFIXES or path.is_file()
@@ -53,7 +48,7 @@ class ModelSpec:
     @property
     def published(self) -> str | None:
         """The name of published weights, where it has such."""
-        return None if self.is_random or self.weights_file is not None else self.weights
+        return None if self.weights == RANDOM or self.weights_file is not None else self.weights
 
     def check(self) -> None:
         """Refuse what can be refused without building or fetching anything.
@@ -87,20 +82,21 @@ def resolve_model(text: str, *, role: Role) -> ModelSpec:
 def parse_spec(text: str, *, role: Role = "student") -> ModelSpec:
     """As `resolve_model`, without `ModelSpec.check`."""
     source = next((one for one in model_sources() if one.owns(one.split(text)[0])), None)
-    name, at, weights = text.partition("@") if source is None else source.split(text)
-    own = name if source is None else name.removeprefix(source.prefix)
-    reason = _blank(name, weights if at else None) or (misspelt(own) if source is None else source.misspelt(own))
+    grammar = source or ModelSource
+    name, at, rest = grammar.split(text)
+    own, weights = name.removeprefix(grammar.prefix), rest if at else None
+    reason = _blank(name, weights) or grammar.misspelt(own)
     if reason is not None:
-        raise ConfigError(f"'{text}' is not a model: {reason}.\n{_how_to_write()}")
+        forms = ", ".join(one.form for one in model_sources())
+        raise ConfigError(f"'{text}' is not a model: {reason}.\nWrite a model as NAME or NAME@WEIGHTS: {forms}.")
     if source is None:
         raise unknown_name("model", name, model_names())
-    return ModelSpec(source, own, weights if at else None, role)
+    return ModelSpec(source, own, weights, role)
 
 
 def model_sources() -> list[ModelSource]:
     """Of each file of the folder its source; a name that two of them own is the first one's."""
-    known = parts.names(sources)
-    return [parts.load(sources, "source of models", name, known=known).SOURCE for name in known]
+    return [file.SOURCE for file in parts.load_all(sources).values()]
 
 
 def model_names() -> list[str]:
@@ -114,8 +110,3 @@ def _blank(name: str, weights: str | None) -> str | None:
     if weights is not None and not weights.strip():
         return "the weights after '@' is empty"
     return None if name == name.strip() else "it has spaces around the name"
-
-
-def _how_to_write() -> str:
-    forms = ", ".join(source.form for source in model_sources())
-    return f"Write a model as NAME or NAME@WEIGHTS: {forms}."

@@ -23,7 +23,8 @@ _FUNCTION = ".py:"
 class _File(ModelSource):
     form = "path/file.py:function@weights.pt"
 
-    def split(self, text: str) -> tuple[str, str, str]:
+    @staticmethod
+    def split(text: str) -> tuple[str, str, str]:
         # a folder may have an '@' in its name: the one that counts comes after the function's name
         start = max(0, text.find(_FUNCTION))
         name, at, weights = text[start:].partition("@")
@@ -32,7 +33,8 @@ class _File(ModelSource):
     def owns(self, name: str) -> bool:
         return _FUNCTION in name
 
-    def misspelt(self, name: str) -> str | None:
+    @staticmethod
+    def misspelt(name: str) -> str | None:
         function = name.rpartition(_FUNCTION)[2]
         return None if function.isidentifier() else f"'{function}' is no function's name"
 

@@ -23,6 +23,4 @@ SOURCE = _Reflux()
 
 
 def _networks() -> dict[str, Callable[..., nn.Module]]:
-    known = parts.names(families)
-    files = [parts.load(families, "family", name, known=known) for name in known]
-    return {network.__name__: network for file in files for network in file.NETWORKS}
+    return {network.__name__: network for file in parts.load_all(families).values() for network in file.NETWORKS}
