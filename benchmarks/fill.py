@@ -19,11 +19,11 @@ from pipeline.data.backend import Source
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
 from pipeline.devices.world import start_world
-from pipeline.engine.signals import StopRequest
+from pipeline.jobs.pulse import Pulse
+from pipeline.jobs.signals import StopRequest
 from pipeline.models.outputs import Outputs
 from precompute.config import PrecomputeConfig
 from precompute.fill import fill_units
-from precompute.pulse import Pulse
 from precompute.requests import unit_requests
 from precompute.setting import Setting, open_setting
 from precompute.work import Unit

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.core.errors import RefluxError
 from pipeline.data.index import Index
-from pipeline.engine.run_directory import Attempt
+from pipeline.jobs.attempt import Attempt
 from precompute.work import Unit
 from precompute.writer import cannot_write
 

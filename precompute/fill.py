@@ -19,14 +19,15 @@ import numpy as np
 from pipeline.data.loader import Batch
 from pipeline.devices.streams import copy_to_host
 from pipeline.devices.world import World, start_world, stop_world
-from pipeline.engine.journal import write_state
-from pipeline.engine.run_directory import Attempt, scratch_folder
-from pipeline.engine.signals import StopRequest
+from pipeline.jobs.attempt import Attempt
+from pipeline.jobs.open import scratch_folder
+from pipeline.jobs.pulse import Pulse, Totals
+from pipeline.jobs.signals import StopRequest
+from pipeline.jobs.state import write_state
 from precompute.begin import begin_store
 from precompute.config import PrecomputeConfig, check_config, check_store_named, parse_part
 from precompute.endings import Pace, noted_failures, remedies, say_gray
 from precompute.going_on import check_pixels, made_with
-from precompute.pulse import Pulse, Totals
 from precompute.report import Report, format_bytes, say, show_end
 from precompute.requests import Feed
 from precompute.setting import Setting, check_names, open_setting

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.core.errors import ConfigError
 from pipeline.devices.world import start_world, stop_world
-from pipeline.engine.run_directory import scratch_folder
+from pipeline.jobs.open import scratch_folder
 from precompute.config import PlanConfig, PrecomputeConfig, check_config
 from precompute.fill import find_work
 from precompute.report import format_bytes, format_duration, say

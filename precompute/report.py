@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.engine.journal import write_state
-from precompute.pulse import Totals
+from pipeline.jobs.pulse import Totals
+from pipeline.jobs.state import write_state
 
 _LINE_EVERY_S, _STATE_EVERY_S = 5.0, 30.0
 

@@ -17,12 +17,13 @@ from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policy import get_policy
+from pipeline.devices.numerics import teacher_precision
 from pipeline.devices.world import World
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from precompute.config import PrecomputeConfig
 from precompute.other_pixels import same_but_decoder
-from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics, resolve_precision
+from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics
 from stores.codec import Codec
 from stores.codec_registry import parse_codecs
 from stores.difference import first_difference
@@ -96,7 +97,7 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
         raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
     network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
     codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
-    precision = resolve_precision(config.precision, world.device)
+    precision = teacher_precision(config.precision, world.device)
     check_decoder_is_used(config.running(), name)
     if name == "dali":
         config = replace(config, dali_decoder=choose_decoder(config.running(), source.index, world))

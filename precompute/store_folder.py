@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.core.atomic import is_temporary
 from pipeline.core.errors import ConfigError
-from pipeline.engine.journal import STATE_FILE
+from pipeline.jobs.state import STATE_FILE
 from stores.index_file import write_index
 from stores.layout import HEAD_FILE, JOBS_FOLDER, STORE_FILE, VIEWS_FOLDER
 from stores.manifest import Manifest

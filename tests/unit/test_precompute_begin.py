@@ -10,13 +10,13 @@ import torch
 
 from pipeline.core.errors import ConfigError, RefluxError, StoreError
 from pipeline.devices.world import World
-from pipeline.engine.signals import StopRequest
+from pipeline.jobs.pulse import Pulse, Totals
+from pipeline.jobs.signals import StopRequest
 from pipeline.models.outputs import Outputs
 from precompute.config import PlanConfig, PrecomputeConfig
 from precompute.endings import Pace, remedies
 from precompute.plan import check_free, cost_lines
 from precompute.probe import check_head, check_top1
-from precompute.pulse import Pulse, Totals
 from precompute.report import format_bytes, format_duration
 from precompute.speed import Speeds
 from precompute.store_folder import remove_old_leftovers
