@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.pairs import Pairs, alternate
+from pipeline.config import Images, Pixels, Reading
 from pipeline.data.backend import Source
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
@@ -71,12 +72,10 @@ def against_loader(settings: FillSettings, backends: list[str], work: Path, say:
         config = PrecomputeConfig(
             teacher="demo_teacher@random",
             store=Path(tempfile.mkdtemp(dir=work)),
-            train_dir=settings.data,
-            beton=source.beton,
-            backend=name.partition("-")[0],
-            resolution=settings.resolution,
+            images=Images(train_dir=settings.data, beton=source.beton),
+            pixels=Pixels(resolution=settings.resolution),
+            reading=Reading(backend=name.partition("-")[0], threads=settings.threads),
             batch=settings.batch,
-            threads=settings.threads,
             device="cpu",
         )
         world = start_world("cpu", settings.threads)

@@ -58,7 +58,7 @@ def precompute(config: PrecomputeConfig) -> Outcome:
     attempt = Attempt(folder, rank, muted=config.dry_run)
     with left_as_found(store, folder, rank), noted_failures(attempt), remedies(store):
         check_names(config)
-        world = start_world(config.device, config.threads)
+        world = start_world(config.device, config.reading.threads)
         with scratch_folder(world, folder) if config.dry_run else nullcontext(folder) as used:
             outcome = _precompute(config, world, used, stop, attempt)
     stop_world(world)
@@ -184,7 +184,7 @@ def _say_work(setting: Setting, units: list[Unit]) -> None:
     share = "" if part.total == 1 else f" of part {part}"
     left, rows = _count_shards(units), sum(unit.num_rows for unit in units)
     say(
-        f"{config.teacher} at {config.resolution} px in {setting.manifest.teacher['precision']}:"
+        f"{config.teacher} at {config.pixels.resolution} px in {setting.manifest.teacher['precision']}:"
         f" views {config.views} of {len(index):,} images, {per_view} shard(s) each, {config.keep}\n"
         f"{left} shard(s){share} to make: {rows:,} rows, {format_bytes(rows * setting.row_bytes)} |"
         f" {world.size} rank(s) on {world.device.type}, {world.threads} decoder thread(s) each",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.config import Running
+from pipeline.config import Reading
 from pipeline.core import parts
 from pipeline.core.errors import ConfigError
 from pipeline.data import backends
@@ -21,7 +21,7 @@ from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
 OnBadImage = Literal["stop", "gray"]
-Images = Literal["files", "beton", "nothing"]
+Reads = Literal["files", "beton", "nothing"]
 GRAY = 128
 _LIBJPEG, _NVJPEG = "region, libjpeg-turbo", "region, nvjpeg"  # as they stand in stores
 
@@ -47,9 +47,9 @@ class DaliDecoding:
     hw_load: float = 0.0
 
     @classmethod
-    def of(cls, running: Running) -> "DaliDecoding":
+    def of(cls, reading: Reading) -> "DaliDecoding":
         """Of a resolved configuration; "auto" is left only where DALI is not used."""
-        return cls("mixed" if running.dali_decoder == "mixed" else "cpu", running.dali_hw_decoder_load)
+        return cls("mixed" if reading.dali_decoder == "mixed" else "cpu", reading.dali_hw_decoder_load)
 
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> "DaliDecoding | None":
@@ -177,7 +177,7 @@ def choose_backend(name: str, *, has_beton: bool, on_cuda: bool = False) -> str:
     return name
 
 
-def _readers(images: Images, on_cuda: bool) -> list[str]:
+def _readers(images: Reads, on_cuda: bool) -> list[str]:
     """What "auto" may choose to read `images`, the most preferred first."""
     files = parts.load_all(backends).items()
     wanted: dict[str, int] = {name: file.preference(on_cuda) for name, file in files if images == file.READS}

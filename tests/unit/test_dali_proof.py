@@ -14,7 +14,7 @@ import torch
 from stores_made import manifest
 
 from launch.recipes.registry import all_recipes
-from pipeline.config import Files, RunConfig, Running, first_difference
+from pipeline.config import Files, Reading, RunConfig, Running, first_difference
 from pipeline.core.errors import ConfigError
 from pipeline.data import dali_proof
 from pipeline.data.backend import DaliDecoding, choose_backend, missing
@@ -229,11 +229,11 @@ def test_a_store_is_filled_on_with_the_decoder_that_began_it(tmp_path: Path) -> 
         )
         config = PrecomputeConfig(teacher="demo_teacher@random", store=store)
         now = setting._as_begun(config, on_cuda())
-        assert (now.backend, now.dali_decoder) == ("dali", decoding.decoder)
-        named = replace(config, backend="torchvision", dali_decoder="cpu")
+        assert (now.reading.backend, now.reading.dali_decoder) == ("dali", decoding.decoder)
+        named = replace(config, reading=Reading("torchvision", dali_decoder="cpu"))
         assert setting._as_begun(named, on_cuda()) == named
         assert setting._as_begun(config, World(0, 1, torch.device("cpu"), 1)) == config
-    assert setting._as_begun(replace(config, store=tmp_path / "none"), on_cuda()).backend == "auto"
+    assert setting._as_begun(replace(config, store=tmp_path / "none"), on_cuda()).reading.backend == "auto"
 
 
 def test_an_audit_decodes_as_the_store_was_where_it_can(photo_index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

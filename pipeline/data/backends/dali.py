@@ -21,13 +21,13 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from pipeline.core.errors import BadImageError, MissingPackageError
-from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Images, Pixels, Source
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Pixels, Reads, Source
 from pipeline.data.backends._shared.dali_memory import ImageMemory
 from pipeline.data.backends._shared.quarantine import Examined, Examiner, reference_error
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
-READS: Images = "files"
+READS: Reads = "files"
 # The versions of DALI that have passed `python -m benchmarks gpu`, with its JSON in benchmarks/results: whoever commits
 # such a result adds its version, and from then on `--backend auto` takes DALI on CUDA. None has run there yet.
 PROVEN_ON_CUDA: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pipeline.core.errors import BadImageError, ConfigError, DataError
-from pipeline.data.backend import GRAY, Backend, BackendOptions, Images, Pixels, Source
+from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Reads, Source
 from pipeline.data.backends._shared.pool import stream_in_pool
 from pipeline.data.beton import JPEG, Beton, availability, ffcv_module, open_beton, read_beton_index
 from pipeline.data.beton_writer import write_beton
@@ -27,7 +27,7 @@ from pipeline.data.plan import PlanRows
 
 __all__ = ["FfcvBackend", "availability", "native_loader", "open_backend", "read_beton_index", "write_beton"]
 
-READS: Images = "beton"
+READS: Reads = "beton"
 _ROUNDS = 100
 
 

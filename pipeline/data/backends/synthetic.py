@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from pipeline.core.rng import Stream, below, counters, philox
-from pipeline.data.backend import Backend, BackendOptions, Images, Pixels, Source, empty_images
+from pipeline.data.backend import Backend, BackendOptions, Pixels, Reads, Source, empty_images
 from pipeline.data.index import Index, fingerprint_of
 from pipeline.data.plan import PlanRows
 
-READS: Images = "nothing"
+READS: Reads = "nothing"
 
 
 def availability() -> str | None:

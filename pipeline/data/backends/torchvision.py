@@ -14,13 +14,13 @@ import torch
 from torch.nn.functional import interpolate
 
 from pipeline.core.errors import BadImageError
-from pipeline.data.backend import GRAY, Backend, BackendOptions, Images, Pixels, Source
+from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Reads, Source
 from pipeline.data.backends._shared.pool import stream_in_pool
 from pipeline.data.decode import ImageRefusedError, decode_rgb
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
-READS: Images = "files"
+READS: Reads = "files"
 
 
 def availability() -> str | None:
