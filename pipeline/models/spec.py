@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 from pipeline.core import parts
 from pipeline.core.errors import ConfigError, unknown_name
 from pipeline.models import sources
@@ -54,7 +56,7 @@ class ModelSpec:
         """Refuse what can be refused without building or fetching anything.
 
         Raises:
-            ConfigError: a teacher without weights, unsupported models, unknown weights, a file that is missing.
+            ConfigError: an unknown name, with the nearest; a teacher without weights; unknown weights, a missing file.
         """
         if self.role == "teacher" and self.weights is None:
             raise ConfigError(
@@ -71,8 +73,7 @@ def resolve_model(text: str, *, role: Role) -> ModelSpec:
     """The model that the command line names, checked as far as that goes without building or fetching anything.
 
     Raises:
-        ConfigError: text that is no model, with the forms that are; an unknown name, with the nearest; what
-            `ModelSpec.check` refuses.
+        ConfigError: text that is no model, with the forms that are; and what `ModelSpec.check` refuses.
     """
     spec = parse_spec(text, role=role)
     spec.check()
@@ -80,18 +81,28 @@ def resolve_model(text: str, *, role: Role) -> ModelSpec:
 
 
 def parse_spec(text: str, *, role: Role = "student") -> ModelSpec:
-    """As `resolve_model`, without `ModelSpec.check`."""
-    source = next((one for one in model_sources() if one.owns(one.split(text)[0])), None)
-    grammar = source or ModelSource
-    name, at, rest = grammar.split(text)
-    own, weights = name.removeprefix(grammar.prefix), rest if at else None
-    reason = _blank(name, weights) or grammar.misspelt(own)
+    """As `resolve_model`, without `ModelSpec.check`: for a model that may never be built."""
+    source = next(one for one in (*model_sources(), _Nobody()) if one.owns(one.split(text)[0]))
+    name, at, rest = source.split(text)
+    own, weights = name.removeprefix(source.prefix), rest if at else None
+    reason = _blank(name, weights) or source.misspelt(own)
     if reason is not None:
         forms = ", ".join(one.form for one in model_sources())
         raise ConfigError(f"'{text}' is not a model: {reason}.\nWrite a model as NAME or NAME@WEIGHTS: {forms}.")
-    if source is None:
-        raise unknown_name("model", name, model_names())
     return ModelSpec(source, own, weights, role)
+
+
+class _Nobody(ModelSource):
+    """Of the names that no source owns."""
+
+    def owns(self, name: str) -> bool:
+        return True
+
+    def check(self, name: str, published: str | None) -> None:
+        raise unknown_name("model", name, model_names())
+
+    def build(self, name: str, *, num_classes: int) -> nn.Module:
+        raise unknown_name("model", name, model_names())
 
 
 def model_sources() -> list[ModelSource]:

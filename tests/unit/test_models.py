@@ -107,6 +107,13 @@ def test_unknown_names_are_refused(text: str, message: str) -> None:
         build(text)
 
 
+def test_a_name_is_refused_when_it_is_checked_since_a_stored_teacher_is_not() -> None:
+    stored = parse_spec("resnet19@IMAGENET1K_V1", role="teacher")
+    assert str(stored) == "resnet19@IMAGENET1K_V1"
+    with pytest.raises(ConfigError, match="unknown model 'resnet19'"):
+        stored.check()
+
+
 def test_a_teacher_names_its_weights_and_a_student_need_not() -> None:
     with pytest.raises(ConfigError, match="Write --teacher resnet34@IMAGENET1K_V1"):
         build("resnet34", role="teacher")
