@@ -24,9 +24,9 @@ from pipeline.jobs.pulse import Pulse
 from pipeline.jobs.signals import StopRequest
 from pipeline.models.outputs import Outputs
 from precompute.config import PrecomputeConfig
-from precompute.fill import fill_units
 from precompute.requests import unit_requests
 from precompute.setting import Setting, open_setting
+from precompute.units import fill_units
 from precompute.work import Unit
 from stores.codecs.dense_f16 import DenseF16
 

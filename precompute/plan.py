@@ -14,10 +14,10 @@ from pipeline.core.fields import check_numbers
 from pipeline.devices.world import start_world, stop_world
 from pipeline.jobs.open import scratch_folder
 from precompute.config import PlanConfig, PrecomputeConfig, check_config
-from precompute.fill import find_work
 from precompute.report import format_bytes, format_duration, say
 from precompute.setting import Setting, check_names, open_setting
 from precompute.speed import Speeds, measure_speeds
+from precompute.units import find_work
 from stores.codec import Codec
 from stores.codec_registry import codec_ids, parse_codecs
 

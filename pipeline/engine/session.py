@@ -23,7 +23,7 @@ from pipeline.engine.speed import Speed
 from pipeline.engine.step import LateMetrics
 from pipeline.engine.training import Training
 from pipeline.jobs.checkpoint import CHECKPOINT_VERSION, CheckpointWriter
-from pipeline.jobs.console import RunConsole, summary_rows
+from pipeline.jobs.console import RunConsole, say_gray, summary_rows
 from pipeline.jobs.curves import draw_curves
 from pipeline.jobs.journal import Journal
 from pipeline.jobs.open import Outcome
@@ -272,10 +272,9 @@ class Session:
             )
 
     def _note_replaced(self, batches: list[Batch], index: Index, known: list[int]) -> None:
-        for sample_id in (i for batch in batches for i in batch.replaced):
-            if sample_id not in known:
-                known.append(sample_id)
-                print(f"image {index.path_of(sample_id)} (id {sample_id}) is unreadable: gray")
+        new = dict.fromkeys(i for batch in batches for i in batch.replaced if i not in known)
+        known += new
+        say_gray(index, new)
 
     def _all_replaced(self, own: list[int]) -> list[int]:
         return sorted({sample_id for ids in self._world.gather(own) for sample_id in ids})
