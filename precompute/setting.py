@@ -19,8 +19,7 @@ from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policy import get_policy
 from pipeline.devices.numerics import teacher_precision
 from pipeline.devices.world import World
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import check_spec
+from pipeline.models.spec import resolve_model
 from precompute.config import PrecomputeConfig
 from precompute.other_pixels import same_but_decoder
 from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics
@@ -75,7 +74,7 @@ def check_names(config: PrecomputeConfig) -> None:
     Raises:
         ConfigError: with what is known.
     """
-    check_spec(parse_spec(config.teacher), role="teacher")
+    resolve_model(config.teacher, role="teacher")
     get_policy(config.pixels.policy)
     check_backend(config.reading.backend, has_beton=config.images.beton is not None)
     _check_keep(config.keep)

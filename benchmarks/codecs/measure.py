@@ -30,8 +30,7 @@ from pipeline.data.policy import get_policy
 from pipeline.data.scan import scan_folder
 from pipeline.kernels import dkd
 from pipeline.kernels.kl import kl
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import check_spec
+from pipeline.models.spec import resolve_model
 from precompute.teacher_pass import TeacherPass, build_teacher
 from stores.codec import Codec
 from stores.codec_registry import parse_codecs
@@ -103,7 +102,7 @@ def check_teacher(settings: Codecs) -> None:
     Raises:
         ConfigError: with the nearest known name.
     """
-    check_spec(parse_spec(settings.teacher), role="teacher")
+    resolve_model(settings.teacher, role="teacher")
     get_policy(settings.policy)
 
 
