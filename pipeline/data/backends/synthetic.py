@@ -20,11 +20,6 @@ def availability() -> str | None:
     return None
 
 
-def preference(on_cuda: bool) -> int:
-    """0: never chosen, only named."""
-    return 0
-
-
 def open_backend(source: Source, options: BackendOptions) -> Backend:
     """Open the backend; `source.index` gives ids and sizes, its paths are not used."""
     return SyntheticBackend(options)
