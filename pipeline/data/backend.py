@@ -1,7 +1,7 @@
 """The backend contract: (sample ids, plan rows) in, pixels out, in order, with prefetch; and backends by name.
 
 A backend is a file of `backends/` with `READS`, the images that it reads; `availability()`, why it cannot run here;
-`open_backend(source, options)`; and, where it reads any, `preference(on_cuda)`: of those that are installed, the highest
+`open_backend(source, options)`; and, where it reads any, `preference(on_cuda)`: of those installed, the highest
 is what `--backend auto` takes, and 0 is only taken when named.
 """
 
