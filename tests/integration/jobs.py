@@ -364,7 +364,7 @@ def cut_after_indexing(data: Path, *damaged: str) -> None:
 
 
 def teacher_of_classes(count: int, path: Path) -> None:
-    from pipeline.models.demo import demo_teacher
+    from pipeline.models.families.demo import demo_teacher
 
     torch.save(demo_teacher(num_classes=count).state_dict(), path)
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policies.registry import get_policy
-from stores.codecs.base import Codec
+from pipeline.data.policy import get_policy
+from stores.codec import Codec
+from stores.codec_registry import codec_from_json, parse_codecs
 from stores.codecs.dense_f16 import DenseF16
-from stores.codecs.registry import codec_from_json, parse_codecs
 from stores.index_file import create_store, write_index
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
