@@ -11,8 +11,7 @@ from typing import Any
 
 from recorded import leaves, read, write
 
-from launch.imagenet import parse_config
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes, parse_config
 
 FILE = Path(__file__).with_name("recipe_configs.json")
 
