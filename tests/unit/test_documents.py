@@ -1,0 +1,262 @@
+"""What README and docs/ tell is true: commands parse, flags, files, targets and links exist, figures are the measured ones."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from documents import DOCUMENTS, HOUSE, PAGES, README, blocks_of, commands_of, prose_of
+from torch.distributed.run import parse_args as parse_torchrun
+
+import benchmarks.__main__ as measuring
+import launch.prepare as preparing
+import precompute.__main__ as filling
+import stores.__main__ as storing
+from launch import imagenet
+from pipeline.methods.__main__ import named_methods
+
+MOST_WORDS, LONGEST_LINE = 1500, 150
+PACKAGES = ("pipeline", "stores", "precompute", "launch", "benchmarks", "tests", "tools", "docs")
+NOT_OURS = {"--nproc_per_node", "--no-build-isolation"}  # torchrun's and pip's
+NO_FLAG = "-Z"  # of no program: one that has to be told to do nothing stops there
+Parse = Callable[[list[str]], object]
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(HOUSE)) for path in paths]
+
+
+def unrun(main: Callable[[], None]) -> Parse:
+    """Reads a command line as `main` does, which then ends because of a flag that no program has."""
+
+    def parse(arguments: list[str]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["program", *arguments, *([] if "--help" in arguments else [NO_FLAG])])
+            main()
+
+    return parse
+
+
+def check_make(arguments: list[str]) -> None:
+    targets = re.findall(r"^(\w+):", (HOUSE / "Makefile").read_text(), re.MULTILINE)
+    assert [word for word in arguments if word not in targets and not re.match(r"[A-Z]+=", word)] == []
+
+
+def check_apt_get(arguments: list[str]) -> None:
+    setup = (HOUSE / "tools" / "setup.sh").read_text()
+    assert [word for word in arguments if not re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", setup)] == []
+
+
+def check_pip(arguments: list[str]) -> None:
+    extras = re.findall(r"^(\w+) = \[", (HOUSE / "pyproject.toml").read_text(), re.MULTILINE)
+    named = [word.strip(".[]") for argument in arguments[1:] if argument[0] != "-" for word in argument.split(",")]
+    assert [name for name in named if name not in extras] == []
+
+
+PROGRAMS: dict[str, Parse] = {
+    "launch/imagenet.py": imagenet.parse_config,
+    "launch/slurm.sbatch": imagenet.parse_config,  # these two hand on what they are given
+    "launch/two_nodes.sh": imagenet.parse_config,
+    "launch/prepare.py": unrun(preparing.main),
+    "-m precompute": filling.parse_config,
+    "-m stores": unrun(storing.main),
+    "-m benchmarks": unrun(measuring.main),
+    "-m pipeline.methods": named_methods,
+    "make": check_make,
+    "apt-get": check_apt_get,
+    "pip": check_pip,
+}
+
+
+def program_and_arguments(line: str) -> tuple[str, list[str]]:
+    """Of a command: what is started, as `PROGRAMS` names it, and what it is given."""
+    words = shlex.split(line, comments=True)
+    while re.match(r"[A-Z_]+=", words[0]):
+        words.pop(0)
+    if words[0] == "torchrun":
+        told = parse_torchrun(words[1:])
+        return f"{'-m ' if told.module else ''}{told.training_script}", told.training_script_args
+    if words[:2] == ["python", "-m"]:
+        return f"-m {words[2]}", words[3:]
+    return (words[1], words[2:]) if words[0] in ("python", "sbatch") else (words[0], words[1:])
+
+
+def said(parse: Parse, arguments: list[str]) -> tuple[int, str]:
+    """A program's exit code (0 where it goes on), and what it printed."""
+    text = StringIO()
+    with redirect_stdout(text), redirect_stderr(text):
+        try:
+            parse(arguments)
+        except SystemExit as end:
+            return int(end.code or 0), text.getvalue()
+    return 0, text.getvalue()
+
+
+def refusal(parse: Parse, arguments: list[str]) -> str:
+    """What a program says against a command line; "" where it takes it, or is asked for help."""
+    code, text = said(parse, arguments)
+    return "" if code == 0 or re.search(rf"Unrecognized options: {NO_FLAG}\s", text) else text
+
+
+def flags_of_program(name: str, *subcommand: str) -> set[str]:
+    """Those that its help lists, of its subcommands too."""
+    _, text = said(PROGRAMS[name], [*subcommand, "--help"])
+    inner = re.match(r"\s*usage: [^\n]*\{([\w,]+)\}", text) if not subcommand else None
+    found = set(re.findall(r"--[a-z][\w-]+", text))
+    return found.union(*(flags_of_program(name, word) for word in inner[1].split(","))) if inner else found
+
+
+@pytest.mark.parametrize("document", names(DOCUMENTS))
+def test_every_command_is_one_that_its_program_takes(document: str) -> None:
+    for line in commands_of(HOUSE / document):
+        program, arguments = program_and_arguments(line)
+        assert program in PROGRAMS, f"{line}: add the program to PROGRAMS, so that its lines are checked"
+        assert refusal(PROGRAMS[program], arguments) == "", line
+
+
+def test_a_line_that_no_program_takes_is_found() -> None:
+    for line in (
+        "python launch/prepare.py index --data DIR --worse",
+        "python launch/prepare.py index --data DIR --bad maybe",
+        "python -m stores shaw STORE",
+        "python -m stores show",
+        "python -m benchmarks loader",
+        "python -m benchmarks loder --data DIR",
+        "python -m precompute --data DIR --stare STORE --teacher NAME@WEIGHTS",
+        "torchrun --nproc_per_node=8 -m precompute --data DIR",
+    ):
+        program, arguments = program_and_arguments(line)
+        assert refusal(PROGRAMS[program], arguments) != "", line
+
+
+@pytest.fixture(scope="module")
+def known_flags() -> set[str]:
+    """Every flag of every program."""
+    flags = {flag for recipe in imagenet.all_recipes().values() for flag in imagenet.flags_of(recipe)}
+    others = [flags_of_program(name) for name in ("launch/prepare.py", "-m stores", "-m benchmarks", "-m precompute")]
+    return flags.union(*others, *(flags_of_program("-m precompute", word) for word in ("plan", "audit")))
+
+
+@pytest.mark.parametrize("document", names(DOCUMENTS))
+def test_programs_and_flags_in_the_text_exist(document: str, known_flags: set[str]) -> None:
+    for code in re.findall(r"`([^`\n]+)`", prose_of(HOUSE / document)):
+        program, arguments = program_and_arguments(code) if re.match(r"[\w./-]", code) else ("", [])
+        if program in PROGRAMS and program not in ("apt-get", "pip", "make"):
+            words = [word.replace("RECIPE", "kd_r34_r18") for word in arguments if word != "--help"]
+            assert refusal(PROGRAMS[program], [*words, "--help"]) == "", code
+        elif program == "make":
+            check_make(arguments)
+        flags = {flag.replace("--no-", "--") for flag in re.findall(r"(?<!\S)--[a-z][\w-]+", code)} - NOT_OURS
+        assert flags <= known_flags, code
+
+
+@pytest.mark.parametrize("document", names(DOCUMENTS))
+def test_files_and_links_exist(document: str) -> None:
+    text = (HOUSE / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert target.startswith("http") or (HOUSE / document).parent.joinpath(target).exists(), target
+    for path in re.findall(rf"`((?:{'|'.join(PACKAGES)})/[\w./-]*)", text):
+        assert (HOUSE / path).exists(), path
+
+
+def test_readme_is_short_and_leads_to_every_page() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.split()) <= MOST_WORDS
+    linked = set(re.findall(r"\]\((docs/[\w.]+)\)", text))
+    assert linked == set(names(PAGES))
+
+
+@pytest.mark.parametrize("document", names([README, *PAGES]))
+def test_lines_are_short_outside_tables_and_every_block_has_a_language(document: str) -> None:
+    lines = [line for line in prose_of(HOUSE / document).splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > LONGEST_LINE] == []
+    assert {block.language for block in blocks_of(HOUSE / document)} <= {"sh", "text", "python"}
+
+
+def test_the_tree_has_every_room() -> None:
+    (tree,) = (block.text for block in blocks_of(README) if block.text.startswith("pipeline/"))
+    rooms = [path.parent.name for path in HOUSE.glob("pipeline/*/__init__.py")]
+    assert [room for room in rooms if not re.search(rf"\b{room}/", tree)] == []
+
+
+def results(name: str) -> Any:
+    return json.loads((HOUSE / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def ratio(pairs: list[dict[str, Any]], name: str) -> float:
+    (found,) = (one["ratio"] for one in pairs if one["name"] == name)
+    return found
+
+
+def median(pairs: list[dict[str, Any]], name: str) -> float:
+    (found,) = (one["median_a"] for one in pairs if one["name"] == name)
+    return found
+
+
+def measured() -> dict[str, list[str]]:
+    """Sentences of the two tables of figures, by document, made from the results that lie beside the benchmarks."""
+    epoch, store, fill = results("epoch-2-cores"), results("store-2-cores"), results("precompute-2-cores")
+    loader, kd = results("loader-2-cores"), results("step-2-cores")["methods"][0]
+    stored, online = ratio(epoch["pairs"], "stored / vanilla"), ratio(epoch["pairs"], "online / vanilla")
+    cold, warm = (round(epoch["delivery"][cache], -3) for cache in ("cold", "warm"))
+    h5py, opened, metadata = ratio(store["warm"], "mmap / h5py"), store["open"], loader["metadata"]
+    filled, cut = ratio(fill["against_loader"], "torchvision"), ratio(fill["pairs"], "torchvision")
+    pairs = loader["pairs"]
+    fastest = max(one["median_a"] for one in pairs)
+    return {
+        "README.md": [
+            f"with a stored teacher takes {stored:.2f} x a plain one; with the teacher online {online:.2f} x",
+            f"{cold:,.0f} stored rows a second reach the training step, from a cold cache too",
+            f"the fastest loader brings {fastest:,.0f} images",
+            f"Random rows come {h5py:.1f} x as fast as through h5py's own indexing",
+            f"Filling a store runs at {filled:.2f} x the speed of loading its images",
+            f"Eight views cut from one decoded image come {cut:.1f} x as fast as eight passes",
+            f"{ratio(pairs, 'dali'):.2f} x as fast as DALI's own random crops of JPEGs",
+            f"{ratio(pairs, 'ffcv-jpeg'):.2f} x as fast as FFCV's",
+            f"an epoch takes {metadata['order_s']:.2f} s, and a rank has its first batch after {metadata['first_batch_s']:.1f} s",
+        ],
+        "docs/benchmarks.md": [
+            f"with a stored teacher | takes {stored:.2f} x as long",
+            f"online | takes {online:.2f} x as long",
+            f"runs at {kd['ratio']:.2f} x the speed of a supervised one; its loss is {100 * kd['share']:.2f} % of the step",
+            f"cold page cache | {cold:,.0f} rows/s",
+            f"warm | {warm:,.0f} rows/s",
+            f"h5py's own indexing | {h5py:.1f} x as fast",
+            f"`np.memmap` | {ratio(store['warm'], 'mmap / np.memmap'):.2f} x as fast",
+            f"checksums compared | {median(store['warm'], 'mmap, checked / np.memmap') / 1e6:.1f} million rows/s",
+            f"of {opened['views']} ImageNet views | {opened['mmap_open_s']:.2f} s",
+            f"{opened['mmap_all_views_read_mb']:.0f} MB by memory map, {opened['pread_all_views_read_mb']:.0f} MB by pread",
+            f"pwrite and fsync | {ratio(store['write'], 'writer / pwrite + fsync'):.2f} x as fast",
+            f"its loader alone | {filled:.2f} x as fast",
+            f"by torchvision | {cut:.1f} x as fast",
+            f"by FFCV from JPEG | {ratio(fill['pairs'], 'ffcv-jpeg'):.1f} x as fast",
+            *(
+                f"{text} | {ratio(pairs, name):.2f} x as fast, {median(pairs, name):,.0f} images/s"
+                for text, name in (
+                    ("by DALI, against its own random crops", "dali"),
+                    ("FFCV from raw pixels, against its own", "ffcv-raw"),
+                    ("FFCV from JPEG, against its own", "ffcv-jpeg"),
+                    ("against ImageFolder and DataLoader", "torchvision"),
+                )
+            ),
+            f"of ImageNet's {metadata['samples']:,} samples | {metadata['order_s']:.2f} s",
+            f"The plan of a sample | {metadata['plan_us_per_sample']:.1f} us",
+            f"first batch of ImageNet | {metadata['first_batch_s']:.1f} s",
+            f"metadata of ImageNet | {metadata['metadata_mb']:.0f} MB",
+        ],
+    }
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/benchmarks.md"])
+def test_figures_are_the_measured_ones(document: str) -> None:
+    text = (HOUSE / document).read_text(encoding="utf-8")
+    assert [sentence for sentence in measured()[document] if sentence not in text] == []
+    machines = [
+        results(name)["machine"] for name in ("epoch-2-cores", "store-2-cores", "loader-2-cores", "step-2-cores")
+    ]
+    assert {f"{machine['usable_cpus']} cores ({machine['cpu']})" in text for machine in machines} == {True}
