@@ -1,16 +1,16 @@
-"""What README and docs/ tell is true: commands parse, flags, files, targets and links exist, figures are the measured ones."""
+"""What README and docs/ tell is true: commands parse; flags, files and links exist; figures are the measured ones."""
 
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import DOCUMENTS, HOUSE, PAGES, README, blocks_of, commands_of, prose_of
+from documents import DOCUMENTS, HOUSE, PAGES, README, TOUR, blocks_of, commands_of, prose_of
 from torch.distributed.run import parse_args as parse_torchrun
 
 import benchmarks.__main__ as measuring
@@ -18,6 +18,7 @@ import launch.prepare as preparing
 import precompute.__main__ as filling
 import stores.__main__ as storing
 from launch import imagenet
+from pipeline.core.errors import ConfigError
 from pipeline.methods.__main__ import named_methods
 
 MOST_WORDS, LONGEST_LINE = 1500, 150
@@ -71,44 +72,40 @@ PROGRAMS: dict[str, Parse] = {
     "apt-get": check_apt_get,
     "pip": check_pip,
 }
+WITHOUT_HELP = ("make", "apt-get", "pip")
 
 
-def program_and_arguments(line: str) -> tuple[str, list[str]]:
+def program_and_arguments(line: str) -> tuple[str, tuple[str, ...]]:
     """Of a command: what is started, as `PROGRAMS` names it, and what it is given."""
     words = shlex.split(line, comments=True)
     while re.match(r"[A-Z_]+=", words[0]):
         words.pop(0)
     if words[0] == "torchrun":
         told = parse_torchrun(words[1:])
-        return f"{'-m ' if told.module else ''}{told.training_script}", told.training_script_args
+        return f"{'-m ' if told.module else ''}{told.training_script}", tuple(told.training_script_args)
     if words[:2] == ["python", "-m"]:
-        return f"-m {words[2]}", words[3:]
-    return (words[1], words[2:]) if words[0] in ("python", "sbatch") else (words[0], words[1:])
+        return f"-m {words[2]}", tuple(words[3:])
+    first = 1 if words[0] in ("python", "sbatch") else 0
+    return words[first], tuple(words[first + 1 :])
 
 
-def said(parse: Parse, arguments: list[str]) -> tuple[int, str]:
+def said(parse: Parse, arguments: Sequence[str]) -> tuple[int, str]:
     """A program's exit code (0 where it goes on), and what it printed."""
     text = StringIO()
     with redirect_stdout(text), redirect_stderr(text):
         try:
-            parse(arguments)
+            parse(list(arguments))
         except SystemExit as end:
             return int(end.code or 0), text.getvalue()
+        except ConfigError as error:
+            return error.exit_code, str(error)
     return 0, text.getvalue()
 
 
-def refusal(parse: Parse, arguments: list[str]) -> str:
+def refusal(parse: Parse, arguments: Sequence[str]) -> str:
     """What a program says against a command line; "" where it takes it, or is asked for help."""
     code, text = said(parse, arguments)
     return "" if code == 0 or re.search(rf"Unrecognized options: {NO_FLAG}\s", text) else text
-
-
-def flags_of_program(name: str, *subcommand: str) -> set[str]:
-    """Those that its help lists, of its subcommands too."""
-    _, text = said(PROGRAMS[name], [*subcommand, "--help"])
-    inner = re.match(r"\s*usage: [^\n]*\{([\w,]+)\}", text) if not subcommand else None
-    found = set(re.findall(r"--[a-z][\w-]+", text))
-    return found.union(*(flags_of_program(name, word) for word in inner[1].split(","))) if inner else found
 
 
 @pytest.mark.parametrize("document", names(DOCUMENTS))
@@ -136,21 +133,24 @@ def test_a_line_that_no_program_takes_is_found() -> None:
 
 @pytest.fixture(scope="module")
 def known_flags() -> set[str]:
-    """Every flag of every program."""
+    """Every flag of every recipe, and of the programs and subcommands that some document shows."""
     flags = {flag for recipe in imagenet.all_recipes().values() for flag in imagenet.flags_of(recipe)}
-    others = [flags_of_program(name) for name in ("launch/prepare.py", "-m stores", "-m benchmarks", "-m precompute")]
-    return flags.union(*others, *(flags_of_program("-m precompute", word) for word in ("plan", "audit")))
+    shown = {program_and_arguments(line) for document in DOCUMENTS for line in commands_of(document)}
+    helps = {(program, arguments[:1]) for program, arguments in shown if program not in WITHOUT_HELP}
+    for program, first in helps:
+        words = [word for word in first if not word.startswith("-")]
+        flags |= set(re.findall(r"--[a-z][\w-]+", said(PROGRAMS[program], [*words, "--help"])[1]))
+    return flags
 
 
 @pytest.mark.parametrize("document", names(DOCUMENTS))
 def test_programs_and_flags_in_the_text_exist(document: str, known_flags: set[str]) -> None:
     for code in re.findall(r"`([^`\n]+)`", prose_of(HOUSE / document)):
         program, arguments = program_and_arguments(code) if re.match(r"[\w./-]", code) else ("", [])
-        if program in PROGRAMS and program not in ("apt-get", "pip", "make"):
+        if program in PROGRAMS:
             words = [word.replace("RECIPE", "kd_r34_r18") for word in arguments if word != "--help"]
-            assert refusal(PROGRAMS[program], [*words, "--help"]) == "", code
-        elif program == "make":
-            check_make(arguments)
+            asked = [] if program in WITHOUT_HELP else ["--help"]
+            assert refusal(PROGRAMS[program], [*words, *asked]) == "", code
         flags = {flag.replace("--no-", "--") for flag in re.findall(r"(?<!\S)--[a-z][\w-]+", code)} - NOT_OURS
         assert flags <= known_flags, code
 
@@ -176,6 +176,11 @@ def test_lines_are_short_outside_tables_and_every_block_has_a_language(document:
     lines = [line for line in prose_of(HOUSE / document).splitlines() if not line.startswith("|")]
     assert [line for line in lines if len(line) > LONGEST_LINE] == []
     assert {block.language for block in blocks_of(HOUSE / document)} <= {"sh", "text", "python"}
+
+
+def test_python_stands_only_where_a_test_runs_it() -> None:
+    run = {README, TOUR, HOUSE / "stores" / "README.md"}  # by test_readme, test_tour, test_stores_readme
+    assert {page for page in DOCUMENTS for block in blocks_of(page) if block.language == "python"} == run
 
 
 def test_the_tree_has_every_room() -> None:
@@ -206,7 +211,7 @@ def measured() -> dict[str, list[str]]:
     cold, warm = (round(epoch["delivery"][cache], -3) for cache in ("cold", "warm"))
     h5py, opened, metadata = ratio(store["warm"], "mmap / h5py"), store["open"], loader["metadata"]
     filled, cut = ratio(fill["against_loader"], "torchvision"), ratio(fill["pairs"], "torchvision")
-    pairs = loader["pairs"]
+    first, pairs = metadata["first_batch_s"], loader["pairs"]
     fastest = max(one["median_a"] for one in pairs)
     return {
         "README.md": [
@@ -218,19 +223,21 @@ def measured() -> dict[str, list[str]]:
             f"Eight views cut from one decoded image come {cut:.1f} x as fast as eight passes",
             f"{ratio(pairs, 'dali'):.2f} x as fast as DALI's own random crops of JPEGs",
             f"{ratio(pairs, 'ffcv-jpeg'):.2f} x as fast as FFCV's",
-            f"an epoch takes {metadata['order_s']:.2f} s, and a rank has its first batch after {metadata['first_batch_s']:.1f} s",
+            f"an epoch takes {metadata['order_s']:.2f} s, and a rank has its first batch after {first:.1f} s",
         ],
         "docs/benchmarks.md": [
             f"with a stored teacher | takes {stored:.2f} x as long",
             f"online | takes {online:.2f} x as long",
-            f"runs at {kd['ratio']:.2f} x the speed of a supervised one; its loss is {100 * kd['share']:.2f} % of the step",
+            f"runs at {kd['ratio']:.2f} x the speed of a supervised one",
+            f"its loss is {100 * kd['share']:.2f} % of the step",
             f"cold page cache | {cold:,.0f} rows/s",
             f"warm | {warm:,.0f} rows/s",
             f"h5py's own indexing | {h5py:.1f} x as fast",
             f"`np.memmap` | {ratio(store['warm'], 'mmap / np.memmap'):.2f} x as fast",
             f"checksums compared | {median(store['warm'], 'mmap, checked / np.memmap') / 1e6:.1f} million rows/s",
             f"of {opened['views']} ImageNet views | {opened['mmap_open_s']:.2f} s",
-            f"{opened['mmap_all_views_read_mb']:.0f} MB by memory map, {opened['pread_all_views_read_mb']:.0f} MB by pread",
+            f"{opened['mmap_all_views_read_mb']:.0f} MB by memory map",
+            f"{opened['pread_all_views_read_mb']:.0f} MB by pread",
             f"pwrite and fsync | {ratio(store['write'], 'writer / pwrite + fsync'):.2f} x as fast",
             f"its loader alone | {filled:.2f} x as fast",
             f"by torchvision | {cut:.1f} x as fast",
@@ -246,7 +253,7 @@ def measured() -> dict[str, list[str]]:
             ),
             f"of ImageNet's {metadata['samples']:,} samples | {metadata['order_s']:.2f} s",
             f"The plan of a sample | {metadata['plan_us_per_sample']:.1f} us",
-            f"first batch of ImageNet | {metadata['first_batch_s']:.1f} s",
+            f"first batch of ImageNet | {first:.1f} s",
             f"metadata of ImageNet | {metadata['metadata_mb']:.0f} MB",
         ],
     }
