@@ -259,6 +259,14 @@ def measured() -> dict[str, list[str]]:
     }
 
 
+def test_launches_are_those_of_the_golden_table() -> None:
+    golden = json.loads((HOUSE / "tests" / "null_device" / "golden.json").read_text())
+    newest = golden[max(golden, key=lambda version: [int(number) for number in version.split(".")])]
+    text = (HOUSE / "docs" / "gpus.md").read_text(encoding="utf-8")
+    for step, recipe in (("labels alone", "vanilla_r18"), ("KD", "kd_r34_r18"), ("CRD", "crd_r34_r18")):
+        assert f"| {step} | {newest[recipe]['operations']} |" in text
+
+
 @pytest.mark.parametrize("document", ["README.md", "docs/benchmarks.md"])
 def test_figures_are_the_measured_ones(document: str) -> None:
     text = (HOUSE / document).read_text(encoding="utf-8")
