@@ -40,7 +40,8 @@ def precompute(config: PrecomputeConfig) -> Outcome:
     folder = store / JOBS_FOLDER / parse_part(config.part).folder_name
     kept = "sealed shards stay and are not made again"
     with left_as_found(store, folder), open_job(folder, kept=kept, is_dry=config.dry_run) as job, store_remedies(store):
-        check_names(config)
+        with said_once():
+            check_names(config)
         world = job.join(config.device, config.reading.threads)
         with open_setting(config, world, job.folder) as setting:
             return fill(setting, job)

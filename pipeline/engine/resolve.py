@@ -90,8 +90,9 @@ def resolve(config: RunConfig, job: Job) -> Run:
         DataError: folders, files or indexes.
         StoreError: the store is of other data, views or format.
     """
-    check_config(config)
-    names = resolve_names(config)
+    with said_once():
+        check_config(config)
+        names = resolve_names(config)
     world, folder = job.join(config.running.device, config.running.threads), config.files.out
     with said_once():  # now that the lock is had: until then, another start may have written it
         saved = read_saved_config(folder)
