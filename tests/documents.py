@@ -1,8 +1,11 @@
 """The documents of the house, and what stands in them."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch.distributed.run import parse_args as parse_torchrun
 
 HOUSE = Path(__file__).resolve().parent.parent
 README = HOUSE / "README.md"
@@ -18,6 +21,10 @@ class Block:
 
     language: str
     text: str
+
+    def moved(self, place: str, to: str) -> "Block":
+        """The same with another folder."""
+        return Block(self.language, self.text.replace(place, to))
 
     def commands(self) -> list[str]:
         """Of a shell block, continued lines joined."""
@@ -37,3 +44,17 @@ def prose_of(document: Path) -> str:
 def commands_of(document: Path) -> list[str]:
     """Those of all shell blocks."""
     return [line for block in blocks_of(document) if block.language == "sh" for line in block.commands()]
+
+
+def program_and_arguments(line: str) -> tuple[str, tuple[str, ...]]:
+    """Of a command: what is started, such as "launch/imagenet.py" or "-m stores", and what it is given."""
+    words = shlex.split(line, comments=True)
+    while re.match(r"[A-Z_]+=", words[0]):
+        words.pop(0)
+    if words[0] == "torchrun":
+        told = parse_torchrun(words[1:])
+        return f"{'-m ' if told.module else ''}{told.training_script}", tuple(told.training_script_args)
+    if words[:2] == ["python", "-m"]:
+        return f"-m {words[2]}", tuple(words[3:])
+    first = 1 if words[0] in ("python", "sbatch") else 0
+    return words[first], tuple(words[first + 1 :])

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -10,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import DOCUMENTS, HOUSE, PAGES, README, TOUR, blocks_of, commands_of, prose_of
-from torch.distributed.run import parse_args as parse_torchrun
+from documents import DOCUMENTS, HOUSE, PAGES, README, TOUR, blocks_of, commands_of, program_and_arguments, prose_of
 
 import benchmarks.__main__ as measuring
 import launch.prepare as preparing
@@ -73,20 +71,6 @@ PROGRAMS: dict[str, Parse] = {
     "pip": check_pip,
 }
 WITHOUT_HELP = ("make", "apt-get", "pip")
-
-
-def program_and_arguments(line: str) -> tuple[str, tuple[str, ...]]:
-    """Of a command: what is started, as `PROGRAMS` names it, and what it is given."""
-    words = shlex.split(line, comments=True)
-    while re.match(r"[A-Z_]+=", words[0]):
-        words.pop(0)
-    if words[0] == "torchrun":
-        told = parse_torchrun(words[1:])
-        return f"{'-m ' if told.module else ''}{told.training_script}", tuple(told.training_script_args)
-    if words[:2] == ["python", "-m"]:
-        return f"-m {words[2]}", tuple(words[3:])
-    first = 1 if words[0] in ("python", "sbatch") else 0
-    return words[first], tuple(words[first + 1 :])
 
 
 def said(parse: Parse, arguments: Sequence[str]) -> tuple[int, str]:
