@@ -17,7 +17,7 @@ import precompute.__main__ as filling
 import stores.__main__ as storing
 from launch import imagenet
 from pipeline.core.errors import ConfigError
-from pipeline.methods.__main__ import named_methods
+from pipeline.methods import __main__ as methods
 
 MOST_WORDS, LONGEST_LINE = 1500, 150
 PACKAGES = ("pipeline", "stores", "precompute", "launch", "benchmarks", "tests", "tools", "docs")
@@ -65,7 +65,7 @@ PROGRAMS: dict[str, Parse] = {
     "-m precompute": filling.parse_config,
     "-m stores": unrun(storing.main),
     "-m benchmarks": unrun(measuring.main),
-    "-m pipeline.methods": named_methods,
+    "-m pipeline.methods": unrun(methods.main),
     "make": check_make,
     "apt-get": check_apt_get,
     "pip": check_pip,
@@ -89,7 +89,7 @@ def said(parse: Parse, arguments: Sequence[str]) -> tuple[int, str]:
 def refusal(parse: Parse, arguments: Sequence[str]) -> str:
     """What a program says against a command line; "" where it takes it, or is asked for help."""
     code, text = said(parse, arguments)
-    return "" if code == 0 or re.search(rf"Unrecognized options: {NO_FLAG}\s", text) else text
+    return "" if code == 0 or re.search(rf"nrecognized (options|arguments): {NO_FLAG}\s", text) else text
 
 
 @pytest.mark.parametrize("document", names(DOCUMENTS))
@@ -108,6 +108,7 @@ def test_a_line_that_no_program_takes_is_found() -> None:
         "python -m stores show",
         "python -m benchmarks loader",
         "python -m benchmarks loder --data DIR",
+        "python -m pipeline.methods --markup",
         "python -m precompute --data DIR --stare STORE --teacher NAME@WEIGHTS",
         "torchrun --nproc_per_node=8 -m precompute --data DIR",
     ):
