@@ -67,11 +67,13 @@ class VIDLoss(WeightedLoss):
     Attributes:
         weight: weight of the method's term.
         stages: the maps compared.
+        mid_channels: channels inside each regression (default: the teacher's map's).
     """
 
     method: ClassVar[str] = "vid"
     weight: float = 1.0
     stages: tuple[str, ...] = _STAGES
+    mid_channels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class SemCKDLoss(WeightedLoss):
 
     Attributes:
         weight: weight of the method's term.
-        stages: the maps compared.
+        stages: the student's maps.
+        teacher_stages: the teacher's, of any number (default: the student's).
         soft: divides the attention's logits.
     """
 
@@ -88,6 +91,7 @@ class SemCKDLoss(WeightedLoss):
     kd: float = 1.0
     weight: float = 50.0
     stages: tuple[str, ...] = _STAGES
+    teacher_stages: tuple[str, ...] | None = None
     soft: float = 1.0
 
 

@@ -47,7 +47,8 @@ class SemCKD(Method):
         kd: weight of the temperature-scaled divergence.
         temperature: T of that divergence.
         weight: of this term; 400 on CIFAR, 50 on ImageNet.
-        stages: the taps of both networks.
+        stages: the student's taps.
+        teacher_stages: the teacher's, as many as there are; None takes the student's.
         soft: divides the attention's logits, as in SimKD's code; 1 is SemCKD's own code.
     """
 
@@ -59,18 +60,22 @@ class SemCKD(Method):
         temperature: float = 4.0,
         weight: float = 50.0,
         stages: tuple[str, ...] = STAGES,
+        teacher_stages: tuple[str, ...] | None = None,
         soft: float = 1.0,
     ) -> None:
         super().__init__()
+        teacher_stages = stages if teacher_stages is None else teacher_stages
         check_taps("--stages", stages)
+        check_taps("--teacher-stages", teacher_stages)
         ABOVE_0.check("--soft", soft)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
-        self._stages, self._soft, self._micro_batch = tuple(stages), soft, 0
+        self._stages, self._teacher_stages = tuple(stages), tuple(teacher_stages)
+        self._soft, self._micro_batch = soft, 0
 
     def build(self, setting: Setting) -> None:
         """Make the attention for the micro-batch and the regressions for the stages' channels."""
         student = shapes_of(self._stages, setting.student_maps, whose="student")
-        teacher = shapes_of(self._stages, setting.teacher_maps, whose="teacher")
+        teacher = shapes_of(self._teacher_stages, setting.teacher_maps, whose="teacher")
         size = self._micro_batch = setting.micro_batch
         if size < _FACTOR:
             raise ConfigError(
@@ -84,14 +89,14 @@ class SemCKD(Method):
 
     @property
     def needs(self) -> Needs:
-        """All stages of both networks."""
-        return Needs(teacher=frozenset({"logits", *self._stages}), student=frozenset(self._stages))
+        """The stages of each network."""
+        return Needs(teacher=frozenset({"logits", *self._teacher_stages}), student=frozenset(self._stages))
 
     def forward(self, batch: MethodInput) -> Tensor:
         """Sum over pairs of attention times mean squared error, over B S."""
         self._check(len(batch.labels))
         student = [batch.student.features[stage] for stage in self._stages]
-        teacher = [batch.taught.features[stage] for stage in self._stages]
+        teacher = [batch.taught.features[stage] for stage in self._teacher_stages]
         targets = [in_plain_float32(map_) for map_ in teacher]
         attention_BST = self.attention([in_plain_float32(map_) for map_ in student], targets)
         errors = [self._errors(number, map_, teacher, targets) for number, map_ in enumerate(student)]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
+from pipeline.core.ranges import ABOVE_0
 from pipeline.methods.base import Method, MethodInfo, MethodInput, Needs, Setting, Weights
 from pipeline.methods.parts import (
     STAGES,
@@ -42,6 +43,7 @@ class VID(Method):
         temperature: T of that divergence.
         weight: of this term.
         stages: the taps compared.
+        mid_channels: channels inside each regression; None takes the teacher's map's, as all public training code does.
     """
 
     def __init__(
@@ -52,18 +54,23 @@ class VID(Method):
         temperature: float = 4.0,
         weight: float = 1.0,
         stages: tuple[str, ...] = STAGES,
+        mid_channels: int | None = None,
     ) -> None:
         super().__init__()
         check_taps("--stages", stages)
+        if mid_channels is not None:
+            ABOVE_0.check("--mid-channels", mid_channels)
         self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
-        self._stages = tuple(stages)
+        self._stages, self._mid_channels = tuple(stages), mid_channels
 
     def build(self, setting: Setting) -> None:
         """Make one regression for each stage."""
         student = shapes_of(self._stages, setting.student_maps, whose="student")
         teacher = shapes_of(self._stages, setting.teacher_maps, whose="teacher")
         with seeded(setting.seed, "vid"):
-            self.gaussians = nn.ModuleList(Gaussian(s[0], t[0]) for s, t in zip(student, teacher, strict=True))
+            self.gaussians = nn.ModuleList(
+                Gaussian(s[0], t[0], inner=self._mid_channels or t[0]) for s, t in zip(student, teacher, strict=True)
+            )
 
     @property
     def needs(self) -> Needs:
@@ -86,12 +93,13 @@ class Gaussian(nn.Module):
     Args:
         channels: of the student's map.
         width: channels of the teacher's.
+        inner: channels between the regression's convolutions.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, *, inner: int) -> None:
         super().__init__()
         self.regressor = nn.Sequential(
-            convolution(channels, width), nn.ReLU(), convolution(width, width), nn.ReLU(), convolution(width, width)
+            convolution(channels, inner), nn.ReLU(), convolution(inner, inner), nn.ReLU(), convolution(inner, width)
         )
         self.log_scale = nn.Parameter(torch.full((width,), math.log(math.expm1(_INITIAL_VARIANCE - _EPS))))
 

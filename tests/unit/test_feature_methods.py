@@ -15,10 +15,12 @@ from pipeline.core.errors import ConfigError
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.methods.base import Method, MethodInput, Setting
 from pipeline.methods.ofd import OFD
+from pipeline.methods.parts import pool_larger
 from pipeline.methods.registry import build_method
 from pipeline.methods.reviewkd import ReviewKD
 from pipeline.methods.semckd import SemCKD
 from pipeline.methods.simkd import SimKD, restore
+from pipeline.methods.vid import VID
 from pipeline.models.demo import demo_student, demo_teacher
 from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
@@ -248,6 +250,56 @@ def test_semckd_refuses_another_micro_batch(images: Tensor, labels: Tensor) -> N
         method(MethodInput(student(images[:6]), teacher(images[:6]), labels[:6], labels[:6], epoch=0))
     with pytest.raises(ConfigError, match="micro-batch of 4 samples or more, got 3"):
         SemCKD().build(Setting(**{**vars(published_setting(R18, R34)), "micro_batch": 3}))
+
+
+def test_semckd_takes_other_stages_of_the_teacher(images: Tensor, labels: Tensor) -> None:
+    ours, theirs = ["stage2", "stage4"], ["stage4", "stage1", "stage3"]
+    method = build_method("semckd", {"stages": ours, "teacher_stages": theirs})
+    assert method.needs.student == set(ours)
+    assert method.needs.teacher == {"logits", *theirs}
+    student, teacher = networks(method)
+    found, target = student(images), teacher(images)
+    sources, goals = [found.features[tap] for tap in ours], [target.features[tap] for tap in theirs]
+    attention_BST = method.attention(sources, goals)
+    assert attention_BST.shape == (BATCH, 2, 3)
+    errors = [
+        [(regress(a) - b).square().mean(dim=(1, 2, 3)) for regress, (a, b) in zip(row, pairs, strict=True)]
+        for row, pairs in zip(method.regressors, [[pool_larger(s, t) for t in goals] for s in sources], strict=True)
+    ]
+    errors_BST = torch.stack([torch.stack(row, dim=1) for row in errors], dim=1)
+    expected = (attention_BST * errors_BST).sum() / (BATCH * 2)
+    torch.testing.assert_close(method(MethodInput(found, target, labels, labels, epoch=0)), expected)
+    with pytest.raises(ConfigError, match="--teacher-stages must name one feature tap or more"):
+        SemCKD(teacher_stages=())
+
+
+def test_vid_regresses_through_other_channels() -> None:
+    setting = published_setting((4, 6, 8, 10), (5, 7, 9, 11))
+    method = build_method("vid", {"mid_channels": 3})
+    method.build(setting)
+    shapes = [tuple(gaussian.regressor[n].weight.shape[:2]) for gaussian in method.gaussians for n in (0, 2, 4)]
+    assert shapes == [s for c, w in zip((4, 6, 8, 10), (5, 7, 9, 11), strict=True) for s in ((3, c), (3, 3), (w, 3))]
+    assert [len(gaussian.log_scale) for gaussian in method.gaussians] == [5, 7, 9, 11]
+    with pytest.raises(ConfigError, match="--mid-channels must be above 0"):
+        VID(mid_channels=0)
+
+
+# what a hyper-parameter of None stands for; the values at construction, too, are the same
+@pytest.mark.parametrize(
+    ("name", "left_out", "given"),
+    [
+        ("semckd", {}, {"teacher_stages": ["stage1", "stage2", "stage3", "stage4"]}),
+        ("vid", {"stages": ["stage3"]}, {"stages": ["stage3"], "mid_channels": 9}),
+    ],
+)
+def test_none_takes_what_is_there(name: str, left_out: dict[str, Any], given: dict[str, Any]) -> None:
+    states = []
+    for arguments in (left_out, given):
+        method = build_method(name, arguments)
+        method.build(published_setting((4, 6, 8, 10), (5, 7, 9, 11)))
+        states.append(method.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
 def test_reviewkd_needs_two_samples_and_warms_up() -> None:

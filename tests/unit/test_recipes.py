@@ -185,7 +185,7 @@ def _another(loss: Loss, field: "Field[Any]") -> Any:
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     if get_origin(kind) is Literal:
         return next(choice for choice in get_args(kind) if choice != value)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) or tuple in map(get_origin, get_args(kind)):
         return ("stage2", "stage3")
     if isinstance(value, str):
         return "stage3"
