@@ -17,8 +17,9 @@ from pipeline.data.loader import normalise
 from pipeline.data.policies.registry import get_policy
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.teacher_choice import StoredOutputs, TeacherChoice
-from pipeline.methods.base import Needs, Setting
-from pipeline.methods.registry import build_method
+from pipeline.losses._shared.record import Needs
+from pipeline.methods._shared.method import Setting
+from pipeline.methods._shared.registry import build_method
 from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
 from pipeline.models.spec import parse_spec

@@ -12,8 +12,8 @@ from pipeline.losses._shared.record import KD, LOGITS, Needs, WeightedLoss
 class KDLoss(WeightedLoss):
     """ce * CE + kd * T^2 KL(teacher || student).
 
-    The public "alpha" means opposite things: junia3/Knowledge-Distillation-With-Pytorch weighs the divergence by it (0.1,
-    at T = 20), PkuDavidGuan/Distillation the cross-entropy (0.8, at T = 16), although its README says otherwise.
+    The public "alpha" means opposite things: junia3/Knowledge-Distillation-With-Pytorch weighs the divergence by it
+    (0.1, at T = 20), PkuDavidGuan/Distillation the cross-entropy (0.8, at T = 16), although its README says otherwise.
     """
 
     paper = "Hinton et al. 2015, arXiv:1503.02531"

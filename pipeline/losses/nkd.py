@@ -11,7 +11,7 @@ from pipeline.losses._shared.record import LOGITS, Needs, SoftTermLoss, Temperat
 
 @dataclass(frozen=True)
 class NKDLoss(SoftTermLoss):
-    """Normalised knowledge distillation: the label by the teacher's confidence, the other classes by what they share."""
+    """Normalised knowledge distillation: the label by the teacher's confidence, other classes by what they share."""
 
     paper = "Yang et al. 2023, arXiv:2303.13005"
     published = {R34_R18: "71.96 (README)", R50_MBV1: "72.58 (README)"}

@@ -11,7 +11,7 @@ from pipeline.losses._shared.record import LabelWeight, Needs, TermLoss
 
 @dataclass(frozen=True)
 class SimKDLoss(TermLoss):
-    """Mean squared error between the student's projected last map and the teacher's; the teacher's classifier is used."""
+    """Mean squared error between the student's projected last map and the teacher's, whose classifier is used."""
 
     paper = "Chen et al. 2022, arXiv:2203.14001"
     published = {R50_R18: "71.66 (author, in its issue 5), 71.59 (unchecked)", R50_MBV1: "72.25 (unchecked)"}

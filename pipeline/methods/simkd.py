@@ -75,8 +75,8 @@ class SimKD(Method[SimKDLoss]):
         pooled = features.mean(dim=(2, 3))
         if not torch.allclose(pooled, embedding.to(pooled.dtype), rtol=_POOLING_RTOL, atol=_POOLING_RTOL):
             raise ConfigError(
-                f"SimKD needs a teacher whose classifier sees the average of its last map '{self.loss.stage}': this one's"
-                " classifier sees other values (a norm, say, comes between). Choose a ResNet, RegNet or DenseNet."
+                f"SimKD needs a teacher whose classifier sees the average of its last map '{self.loss.stage}': this"
+                " one's sees other values (a norm, say, comes between). Choose a ResNet, RegNet or DenseNet."
             )
         self._checked = True
 
