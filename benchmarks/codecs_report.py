@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.codecs import CodecSettings, Distortion, TeacherRows, folder_name
-from stores.atomic import publish
+from pipeline.core.atomic import publish
 
 _LEAST = 1e-12  # of a logarithmic axis
 

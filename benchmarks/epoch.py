@@ -19,7 +19,7 @@ import torch
 from benchmarks.pairs import Pairs
 from benchmarks.training import one_rank, open_training
 from launch.recipes.losses import KDLoss, distilled, supervised
-from pipeline.core.config import Files, Optimisation, RunConfig, Running, Settings, Teaching, Views
+from pipeline.config import Files, Optimisation, RunConfig, Running, Settings, Teaching, Views
 from pipeline.core.errors import RefluxError
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import open_backend

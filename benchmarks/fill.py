@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.pairs import Pairs, alternate
-from pipeline.core.dist import start_world
 from pipeline.data.backends.base import Source
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
+from pipeline.devices.world import start_world
 from pipeline.engine.signals import StopRequest
 from pipeline.models.outputs import Outputs
 from precompute.config import PrecomputeConfig

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pairs import Pairs, format_figure
-from stores.atomic import publish_text
+from pipeline.core.atomic import publish_text
 
 
 def sayer() -> Callable[[str], None]:

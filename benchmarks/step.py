@@ -16,11 +16,11 @@ import torch
 
 from benchmarks.checks import check_names
 from benchmarks.pairs import Pairs, alternate
-from pipeline.core.config import Optimisation
-from pipeline.core.dist import World
+from pipeline.config import Optimisation
 from pipeline.data.loader import Batch
 from pipeline.data.plan import PlanRows
 from pipeline.devices.numerics import running_in
+from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.optim import build_optimizer
 from pipeline.engine.step import TrainStep

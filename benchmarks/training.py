@@ -7,13 +7,13 @@ from itertools import islice
 
 import torch
 
-from pipeline.core.config import RunConfig
+from pipeline.config import RunConfig
 from pipeline.core.cpu import decoder_threads
-from pipeline.core.dist import World
 from pipeline.data.datasets import open_datasets
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
 from pipeline.devices.numerics import set_kernels
+from pipeline.devices.world import World
 from pipeline.engine.networks import Networks, build_networks
 from pipeline.engine.resolve import resolve
 from pipeline.engine.step import TrainStep, build_train_step

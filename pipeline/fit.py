@@ -14,8 +14,7 @@ from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
 
-from pipeline.core.config import RunConfig, check_config
-from pipeline.core.dist import World, start_world, stop_world
+from pipeline.config import RunConfig, check_config
 from pipeline.core.errors import PeerError, RefluxError
 from pipeline.data.backends.base import BackendOptions, DaliDecoding
 from pipeline.data.backends.registry import open_backend
@@ -25,6 +24,7 @@ from pipeline.data.order import Order
 from pipeline.data.plan import Plan
 from pipeline.data.policies.registry import get_policy
 from pipeline.devices.numerics import set_kernels
+from pipeline.devices.world import World, start_world, stop_world
 from pipeline.engine.checkpoint import find_latest
 from pipeline.engine.dry_run import dry_run
 from pipeline.engine.networks import build_networks, check_names

@@ -18,7 +18,6 @@ from precompute.probe import (
 )
 from precompute.report import say
 from precompute.setting import Setting
-from stores.errors import StoreFormatError
 from stores.index_file import create_store
 from stores.manifest import Manifest
 
@@ -66,7 +65,7 @@ def _probe(setting: Setting, measured: dict[str, Any]) -> dict[str, Any]:
         if "noise_floor" in measured:
             return {}
         found = {"noise_floor": noise_floor(setting, images, outputs), "codecs": codec_costs(setting, outputs)}
-    except StoreFormatError as error:
+    except StoreError as error:
         raise StoreError(f"the outputs of {setting.config.teacher} cannot be kept: {error}") from error
     floor = found["noise_floor"]
     lines = [f"noise floor, batches of {floor['batches'][0]} and {floor['batches'][1]}: {_figures(floor)}"]
@@ -78,10 +77,7 @@ def _probe(setting: Setting, measured: dict[str, Any]) -> dict[str, Any]:
 def _create(setting: Setting, measured: dict[str, Any]) -> Manifest:
     head = tuple(part.numpy() for part in setting.teacher.head()) if setting.keeps_embedding else None
     manifest = replace(setting.manifest, measured=measured)
-    try:
-        return create_store(check_store_named(setting.config), manifest, head)  # type: ignore[arg-type]
-    except StoreFormatError as error:
-        raise StoreError(str(error)) from error
+    return create_store(check_store_named(setting.config), manifest, head)  # type: ignore[arg-type]
 
 
 def _say_top1(setting: Setting, measured: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.core.config import DaliDecoder, Files, Precision, Running
+from pipeline.config import DaliDecoder, Files, Precision, Running
 from pipeline.core.errors import ConfigError
 from pipeline.core.ranges import ABOVE_0, Range
 from pipeline.core.rng import check_seed
@@ -158,6 +158,39 @@ class PlanConfig:
     job: PrecomputeConfig
     epochs: int = 100
     probe_batches: int = 8
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """Compute random rows of a store again, from images and teacher, and compare: what checksums cannot say.
+
+    Ends with 0 where all rows are the teacher's, with 1 and the list of those that are not.
+
+    Attributes:
+        teacher: the store's teacher, as NAME@WEIGHTS; its weights must be the store's.
+        data: folder with train/.
+        train_dir: training images, where they are not DATA/train.
+        index: index file of the training images.
+        beton: FFCV file with the training images.
+        rows: random rows to compute again, spread evenly over the complete views.
+        seed: which random rows.
+        backend: what makes their pixels (auto: what made the store's; another one's rows may diverge as in training).
+        dali_decoder: what dali decodes with for a CUDA device (auto: what decoded the store's, where that was dali).
+        device: where the teacher runs; auto takes CUDA where it is.
+        threads: decoder threads (default: all cores).
+    """
+
+    teacher: str
+    data: Path | None = None
+    train_dir: Path | None = None
+    index: Path | None = None
+    beton: Path | None = None
+    rows: int = 64
+    seed: int = 0
+    backend: str = "auto"
+    dali_decoder: DaliDecoder = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
 
 
 def parse_views(text: str) -> range:

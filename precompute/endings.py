@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.core.errors import RefluxError, StoreError
+from pipeline.core.errors import RefluxError
 from pipeline.data.index import Index
 from pipeline.engine.run_directory import Attempt
 from precompute.work import Unit
 from precompute.writer import cannot_write
-from stores.errors import StoreFormatError
 
 _GRACE_S = 20.0  # schedulers give about 30 s between their signal and SIGKILL
 
@@ -47,8 +46,6 @@ def remedies(store: Path) -> Iterator[None]:
     """
     try:
         yield
-    except StoreFormatError as error:
-        raise StoreError(str(error)) from error
     except OSError as error:
         if error.errno is None:
             raise

@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.core.dist import World, start_world, stop_world
 from pipeline.data.loader import Batch
 from pipeline.devices.streams import copy_to_host
+from pipeline.devices.world import World, start_world, stop_world
 from pipeline.engine.journal import write_state
 from pipeline.engine.run_directory import Attempt, scratch_folder
 from pipeline.engine.signals import StopRequest

@@ -9,8 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.core.dist import start_world, stop_world
 from pipeline.core.errors import ConfigError
+from pipeline.devices.world import start_world, stop_world
 from pipeline.engine.run_directory import scratch_folder
 from precompute.config import PlanConfig, PrecomputeConfig, check_config
 from precompute.fill import find_work

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pipeline.core.command import progress
-from pipeline.core.dist import AgreedFlag
 from pipeline.core.errors import ConfigError
 from pipeline.data.backends.base import BackendOptions, DaliDecoding
 from pipeline.data.backends.registry import open_backend
@@ -19,6 +18,7 @@ from pipeline.data.index import check_same_classes
 from pipeline.data.loader import Loader
 from pipeline.data.plan import Plan
 from pipeline.data.policies.registry import get_policy
+from pipeline.devices.world import AgreedFlag
 from pipeline.engine.evaluate import Accuracy, evaluate
 from pipeline.models.outputs import Outputs
 from precompute.config import PrecomputeConfig

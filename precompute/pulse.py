@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.core.dist import World
 from pipeline.core.errors import PeerError
+from pipeline.devices.world import World
 from pipeline.engine.signals import StopRequest
 
 _INTERVAL_S = 0.5

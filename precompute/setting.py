@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
 from pipeline.data.backends.registry import check_backend, open_backend
@@ -19,6 +18,7 @@ from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policies.registry import get_policy
+from pipeline.devices.world import World
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from precompute.config import PrecomputeConfig
@@ -27,7 +27,6 @@ from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fi
 from stores.codecs.base import Codec
 from stores.codecs.registry import parse_codecs
 from stores.difference import first_difference
-from stores.errors import StoreFormatError
 from stores.index_file import read_manifest
 from stores.layout import STORE_FILE, VIEWS_FOLDER
 from stores.manifest import Manifest
@@ -177,7 +176,7 @@ def _check_keep(keep: str) -> None:
 def _parse_codecs(keep: str, *, num_classes: int, embedding_dim: int) -> tuple[Codec, ...]:
     try:
         return parse_codecs(keep, num_classes=num_classes, embedding_dim=embedding_dim)
-    except StoreFormatError as error:
+    except StoreError as error:
         raise ConfigError(f"--keep: {error}") from error
 
 
@@ -230,9 +229,9 @@ def _manifest_in(store: Path | None) -> Manifest | None:
         return None
     try:
         return read_manifest(store)
-    except StoreFormatError as error:
+    except StoreError:
         if (store / STORE_FILE).exists():
-            raise StoreError(str(error)) from error
+            raise
         return None  # killed before its first file
 
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.core.errors import ConfigError, StoreError
+from pipeline.core.atomic import is_temporary
+from pipeline.core.errors import ConfigError
 from pipeline.engine.journal import STATE_FILE
-from stores.atomic import is_temporary
-from stores.errors import StoreFormatError
 from stores.index_file import write_index
 from stores.layout import HEAD_FILE, JOBS_FOLDER, STORE_FILE, VIEWS_FOLDER
 from stores.manifest import Manifest
@@ -71,7 +70,4 @@ def finish_store(store: Path, manifest: Manifest) -> None:
     Raises:
         StoreError: a foreign shard, or a folder that cannot be written.
     """
-    try:
-        write_index(store, manifest)
-    except StoreFormatError as error:
-        raise StoreError(str(error)) from error
+    write_index(store, manifest)

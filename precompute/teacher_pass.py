@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.core.config import Precision
+from pipeline.config import Precision
 from pipeline.devices.numerics import fix_compiler, set_kernels
 from pipeline.engine.networks import preparation
 from pipeline.models.network import Network

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files, RunConfig
-from pipeline.core.dist import World
+from pipeline.config import Files, RunConfig
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
 from pipeline.data.plan import PlanRows
+from pipeline.devices.world import World
 from pipeline.engine.networks import Networks, build_networks
 from pipeline.engine.step import TrainStep, build_train_step
 from pipeline.engine.teacher_choice import TeacherChoice

@@ -16,7 +16,7 @@ from benchmarks.gpu.images import backend_of, image_index
 from benchmarks.gpu.workloads import WARM_UPS, config_of, held_step, open_workload
 from benchmarks.pairs import Pairs, alternate, window_rate
 from benchmarks.training import Training
-from pipeline.core.config import Views
+from pipeline.config import Views
 from pipeline.data.backends.base import BackendOptions
 from pipeline.data.backends.registry import missing
 from pipeline.models.demo import demo_student

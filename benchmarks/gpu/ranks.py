@@ -9,7 +9,7 @@ import torch
 from benchmarks.gpu.findings import Outcome, Part, Setting, unproven
 from benchmarks.gpu.jobs import Job, run_all, state_of
 from benchmarks.gpu.restart import small_run, verdict
-from pipeline.core.config import RunConfig
+from pipeline.config import RunConfig
 from pipeline.engine.checkpoint import find_latest
 
 _RANKS = 2

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, measured
 from benchmarks.gpu.jobs import Job, differing, run_all, state_of
-from pipeline.core.config import Files, Numerics, Optimisation, RunConfig, Running, Views
+from pipeline.config import Files, Numerics, Optimisation, RunConfig, Running, Views
 
 Tensors = dict[str, torch.Tensor]
 _LIMIT_S = 60.0

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.gpu.findings import Setting
 from benchmarks.training import Training, one_rank, open_training
-from pipeline.core.config import Files, Numerics, Optimisation, RunConfig, Running, Teaching, Views
+from pipeline.config import Files, Numerics, Optimisation, RunConfig, Running, Teaching, Views
 from precompute.config import PrecomputeConfig
 from precompute.fill import precompute
 

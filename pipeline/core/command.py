@@ -39,6 +39,25 @@ def print_error(message: str) -> None:
     Console(stderr=True, soft_wrap=True).print(Text(f"error: {message}", style="red"))
 
 
+class Lines:
+    """Single lines for a person; brackets in them are text.
+
+    Args:
+        enabled: false on ranks that stay silent.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self.rich = Console(quiet=not enabled, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.rich.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        """One line that should not be overlooked."""
+        self.rich.print(Text(f"warning: {text}", style="yellow"))
+
+
 def unknown_argument(command: str, argument: str, flags: Sequence[str]) -> ConfigError:
     """The error for a flag or a word that `command` does not take: suggests the nearest of its `flags`."""
     given, remedy = argument.partition("=")[0], f"`{command} --help` lists its flags."

@@ -7,7 +7,6 @@ Every other place that needs one of these facts (flags, checks, tables, the comp
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
 from typing import Any, get_type_hints
 
 from typing_extensions import Doc
@@ -34,8 +33,7 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-@cache
-def abouts(kind: type[Any]) -> dict[str, About]:
+def abouts(kind: type) -> dict[str, About]:
     """What the fields of a dataclass say of themselves, by name; groups of fields, which are dataclasses, left out."""
     hints = get_type_hints(kind, include_extras=True)
     found = {

@@ -2,12 +2,12 @@
 
 import os
 
-from pipeline.core.config import DaliDecoder, Running
-from pipeline.core.dist import World
+from pipeline.config import DaliDecoder, Running
 from pipeline.core.errors import ConfigError
 from pipeline.data.backends import dali_proof
 from pipeline.data.backends.base import DaliDecoding
 from pipeline.data.index import Index
+from pipeline.devices.world import World
 
 
 def check_decoder_is_used(running: Running, *chosen: str) -> None:

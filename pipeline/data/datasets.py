@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.config import DaliDecoder, Files, RunConfig, Running
 from pipeline.core.command import progress
-from pipeline.core.config import DaliDecoder, Files, RunConfig, Running
-from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data.backends.base import Source
 from pipeline.data.backends.registry import choose_backend
@@ -17,6 +16,7 @@ from pipeline.data.beton_writer import write_beton
 from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
 from pipeline.data.index import Index, check_same_classes, load_index, select_subset
 from pipeline.data.scan import scan_folder
+from pipeline.devices.world import World
 
 _SPOT_CHECKS = 32
 _FEW_TO_COPY = 20_000  # a minute or so on two cores

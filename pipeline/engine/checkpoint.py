@@ -27,9 +27,9 @@ from typing import Any
 
 import torch
 
+from pipeline.core.atomic import fsync_path, publish, publish_text
 from pipeline.core.errors import CheckpointError
 from pipeline.devices.streams import HostCopy, copy_to_host
-from stores.atomic import fsync_path, publish, publish_text
 
 CHECKPOINT_VERSION = 1
 _BLOCK_BYTES = 1 << 24

@@ -1,35 +1,16 @@
 """What a person sees while a run goes on: a rich progress bar in a terminal, plain lines elsewhere. Rank 0 only."""
 
-import sys
 import time
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.core.command import Lines
+
 _LINE_EVERY_S = 10.0
-
-
-class Lines:
-    """Single lines for a person; brackets in them are text.
-
-    Args:
-        enabled: false on ranks that stay silent.
-    """
-
-    def __init__(self, *, enabled: bool) -> None:
-        self.rich = Console(quiet=not enabled, highlight=False, soft_wrap=not sys.stdout.isatty())
-
-    def say(self, text: str) -> None:
-        """One line."""
-        self.rich.print(Text(text))
-
-    def warn(self, text: str) -> None:
-        """One line that should not be overlooked."""
-        self.rich.print(Text(f"warning: {text}", style="yellow"))
 
 
 class RunConsole:

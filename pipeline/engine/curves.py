@@ -6,8 +6,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from pipeline.core.atomic import publish
 from pipeline.engine.journal import read_lines
-from stores.atomic import publish
 
 
 def draw_curves(run: Path, title: str, weights: dict[str, float]) -> None:

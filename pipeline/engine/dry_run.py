@@ -7,9 +7,10 @@ from itertools import islice
 
 import torch
 
-from pipeline.core.config import RunConfig
+from pipeline.config import RunConfig
+from pipeline.core.command import Lines
 from pipeline.data.loader import Batch
-from pipeline.engine.console import Lines, RunConsole
+from pipeline.engine.console import RunConsole
 from pipeline.engine.distiller import describe_loss
 from pipeline.engine.notes import say_cautions
 from pipeline.engine.optim import learning_rate

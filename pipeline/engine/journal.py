@@ -9,7 +9,7 @@ from typing import IO, Any, Literal
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from stores.atomic import publish, publish_text
+from pipeline.core.atomic import publish, publish_text
 
 State = Literal["running", "done", "failed", "usage", "preempted"]
 STATE_FILE = "state.json"

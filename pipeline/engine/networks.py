@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.core.config import RunConfig
-from pipeline.core.dist import World
+from pipeline.config import RunConfig
 from pipeline.core.errors import ConfigError
 from pipeline.data.backends.registry import check_backend
 from pipeline.data.index import Index
 from pipeline.data.loader import normalise
 from pipeline.data.policies.registry import get_policy
+from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.teacher_choice import StoredOutputs, TeacherChoice
 from pipeline.losses._shared.record import Needs

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from pipeline.core.config import Amp, Optimisation, Precision, RunConfig, check_divides
-from pipeline.core.dist import World
+from pipeline.config import Amp, Optimisation, Precision, RunConfig, check_divides
 from pipeline.data.datasets import Datasets
+from pipeline.devices.world import World
 from pipeline.engine.teacher_choice import TeacherChoice
 
 

@@ -25,14 +25,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.config import RunConfig, first_difference
-from pipeline.core.dist import World
+from pipeline.config import RunConfig, first_difference
+from pipeline.core.atomic import is_temporary, publish_text
 from pipeline.core.errors import CheckpointError, ConfigError, PeerError, RefluxError
 from pipeline.data.datasets import Datasets
+from pipeline.devices.world import World
 from pipeline.engine.journal import STATE_FILE, read_state, write_state
 from pipeline.engine.run_lock import LOCK_FILE
 from pipeline.engine.teacher_choice import TeacherChoice
-from stores.atomic import is_temporary, publish_text
 
 _STATE_FILES = {STATE_FILE, LOCK_FILE, "index", "launch.log"}
 _REFUSAL_FILE = ".refusal.tmp"  # a leftover by its name: the next attempt removes it

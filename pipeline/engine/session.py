@@ -9,15 +9,17 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.core.config import RunConfig
-from pipeline.core.dist import AgreedFlag, World
+from pipeline.config import RunConfig
+from pipeline.core.atomic import publish_text
+from pipeline.core.command import Lines
 from pipeline.data.datasets import Datasets
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.order import Order
 from pipeline.devices.numerics import running_in
+from pipeline.devices.world import AgreedFlag, World
 from pipeline.engine.checkpoint import CHECKPOINT_VERSION, CheckpointWriter
-from pipeline.engine.console import Lines, RunConsole, summary_rows
+from pipeline.engine.console import RunConsole, summary_rows
 from pipeline.engine.curves import draw_curves
 from pipeline.engine.distiller import describe_loss, term_weights
 from pipeline.engine.evaluate import Accuracy, evaluate
@@ -31,7 +33,6 @@ from pipeline.engine.step import LateMetrics, TrainStep
 from pipeline.engine.teacher_choice import TeacherChoice
 from pipeline.engine.trace import Trace, drop_stale_traces
 from pipeline.models.network import Network
-from stores.atomic import publish_text
 
 Outcome = Literal["done", "preempted"]
 _SHOWN_IDS = 20

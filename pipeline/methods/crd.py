@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
 
-from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
+from pipeline.devices.world import World
 from pipeline.losses.crd import CRDLoss
 from pipeline.methods._shared.connectors import seeded
 from pipeline.methods._shared.method import Method, MethodInput, Setting

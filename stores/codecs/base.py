@@ -58,7 +58,7 @@ class Codec(ABC):
         """(B, width) finite float32 -> field name to (B, *field.shape).
 
         Raises:
-            StoreFormatError: a value is not finite or out of the codec's range (the message has the value).
+            StoreError: a value is not finite or out of the codec's range (the message has the value).
         """
 
     @abstractmethod

@@ -12,8 +12,7 @@ import torch
 from jobs import flip_byte, run_on_ranks
 from torch import nn
 
-from pipeline.core.config import Files, Running
-from pipeline.core.dist import AgreedFlag, World
+from pipeline.config import Files, Running
 from pipeline.core.errors import ConfigError, RefluxError
 from pipeline.data import datasets
 from pipeline.data.backends.base import BackendOptions, Source
@@ -23,6 +22,7 @@ from pipeline.data.index import Index
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.plan import Plan
 from pipeline.data.policies.registry import get_policy
+from pipeline.devices.world import AgreedFlag, World
 from pipeline.engine.evaluate import evaluate
 from pipeline.models.network import Network
 

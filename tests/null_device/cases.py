@@ -10,7 +10,7 @@ from method_cases import CASES
 
 from launch.imagenet import parse_config
 from null_device import cover
-from pipeline.core.config import RunConfig
+from pipeline.config import RunConfig
 from pipeline.methods.base import Method
 from pipeline.methods.registry import build_method
 from stores.codecs.registry import codec_ids, parse_codecs

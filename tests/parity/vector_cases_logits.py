@@ -19,7 +19,7 @@ from vector_outputs import (
 )
 from vector_tools import check, check_after, check_gradients, load, tensor
 
-from pipeline.core.config import Optimisation
+from pipeline.config import Optimisation
 from pipeline.engine.optim import learning_rate
 from pipeline.methods.dist import DIST
 from pipeline.methods.dkd import DKD

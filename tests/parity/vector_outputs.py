@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vector_problem import NUMERICS, Leaves, Meta, Vector
 from vector_tools import check, leaf, tensor
 
-from pipeline.core.dist import World
+from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller
 from pipeline.methods.base import Method, MethodInput, Setting
 from pipeline.models.outputs import Outputs

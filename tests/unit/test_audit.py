@@ -19,9 +19,10 @@ from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policies.registry import get_policy
 from pipeline.engine.pixel_check import NEGLIGIBLE, allowed_divergence
-from precompute.audit import AuditReport, AuditSettings, audit
+from precompute.__main__ import main
+from precompute.audit import AuditReport, open_audit
+from precompute.config import AuditConfig
 from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
-from stores.__main__ import main
 from stores.codecs.base import Codec
 from stores.codecs.registry import parse_codecs
 from stores.index_file import create_store, write_index
@@ -111,8 +112,9 @@ def write_view(store: Path, view: int, manifest: Manifest, codecs: tuple[Codec, 
 
 
 def run_audit(store: Path, folder: Path, **settings: Any) -> AuditReport:
-    given = {"teacher": TEACHER, "train_dir": folder, "num_rows": 1000, "device": "cpu", "threads": 2, **settings}
-    return audit(store, AuditSettings(**given), on_progress=lambda done, total: None)
+    given = {"teacher": TEACHER, "train_dir": folder, "rows": 1000, "device": "cpu", "threads": 2, **settings}
+    with open_audit(store, AuditConfig(**given)) as opened:
+        return opened.compare(lambda done, total: None)
 
 
 def test_a_true_store_of_all_codecs_passes(tmp_path: Path, photo_folder: Path, photo_index: Index) -> None:
@@ -172,7 +174,7 @@ def test_rows_are_drawn_by_the_seed_evenly_over_views(tmp_path: Path, photo_fold
     make_store(tmp_path / "s", photo_index, change=spoil)
 
     def drawn(seed: int) -> dict[int, set[int]]:
-        found = run_audit(tmp_path / "s", photo_folder, num_rows=21, seed=seed).problems
+        found = run_audit(tmp_path / "s", photo_folder, rows=21, seed=seed).problems
         return {view: {sample for one in found if one.view == view for sample in one.ids} for view in VIEWS}
 
     assert drawn(1) == drawn(1) != drawn(2)
@@ -187,8 +189,8 @@ def test_the_noise_floor_widens_the_bound(tmp_path: Path, photo_folder: Path, ph
     floor = {"noise_floor": {"max_abs_logit": 0.01, "kl": 1e-6}}
     make_store(tmp_path / "narrow", photo_index, change=shift, views=(0,))
     make_store(tmp_path / "wide", photo_index, change=shift, views=(0,), measured=floor)
-    assert len(run_audit(tmp_path / "narrow", photo_folder, num_rows=10).problems) > 0
-    assert run_audit(tmp_path / "wide", photo_folder, num_rows=10).problems == []
+    assert len(run_audit(tmp_path / "narrow", photo_folder, rows=10).problems) > 0
+    assert run_audit(tmp_path / "wide", photo_folder, rows=10).problems == []
 
 
 def test_what_does_not_belong_to_the_store_is_refused_with_both_values(
@@ -202,7 +204,7 @@ def test_what_does_not_belong_to_the_store_is_refused_with_both_values(
     with pytest.raises(ConfigError, match="no train images were named"):
         run_audit(tmp_path / "s", photo_folder, train_dir=None)
     with pytest.raises(ConfigError, match="--rows must be above 0, got 0"):
-        run_audit(tmp_path / "s", photo_folder, num_rows=0)
+        run_audit(tmp_path / "s", photo_folder, rows=0)
 
 
 def test_another_pixel_recipe_is_refused_unless_the_backend_is_named(
@@ -296,7 +298,7 @@ def test_what_cannot_be_compared_is_refused_before_the_checksums(
     """They read the whole store, which takes hours."""
     make_store(tmp_path / "s", photo_index, views=(0,))
     given = ["--teacher", TEACHER, "--device", "cpu", *flags]
-    monkeypatch.setattr(sys, "argv", ["stores", "verify", str(tmp_path / "s"), *given])
+    monkeypatch.setattr(sys, "argv", ["precompute", "audit", str(tmp_path / "s"), *given])
     with pytest.raises(SystemExit) as end:
         run_command(main)
     said = capsys.readouterr()
@@ -324,7 +326,7 @@ def test_the_command_line_ends_with_0_or_1(
     flags = ["--train-dir", photo_folder, "--teacher", TEACHER, "--device", "cpu", "--rows"]
     for name, change, rows, code in (("true", None, 32, 0), ("false", spoil, 72, 1)):
         make_store(tmp_path / name, photo_index, views=(0,), change=change or (lambda view, columns: None))
-        monkeypatch.setattr(sys, "argv", ["stores", "verify", *map(str, [tmp_path / name, *flags, rows])])
+        monkeypatch.setattr(sys, "argv", ["precompute", "audit", *map(str, [tmp_path / name, *flags, rows])])
         with pytest.raises(SystemExit) as end:
             run_command(main)
         assert end.value.code == code

@@ -34,7 +34,7 @@ from benchmarks.gpu.sanitizer import judge
 from benchmarks.gpu.sections import FULL_S, SECTIONS, Section, section_called
 from benchmarks.gpu.suite import Result, conclude, failures, outcomes_of, run_suite, start_section, table_of
 from benchmarks.gpu.workloads import WORKLOADS, config_of
-from pipeline.core.config import RunConfig, check_config
+from pipeline.config import RunConfig, check_config
 from pipeline.core.errors import RefluxError
 
 STACK = section_called("stack")

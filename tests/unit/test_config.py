@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import (
+from pipeline.config import (
     FREE_FIELDS,
     Files,
     RunConfig,

@@ -14,8 +14,7 @@ import torch
 from stores_made import manifest
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files, RunConfig, Running, first_difference
-from pipeline.core.dist import World
+from pipeline.config import Files, RunConfig, Running, first_difference
 from pipeline.core.errors import ConfigError
 from pipeline.data.backends import dali, dali_proof
 from pipeline.data.backends.base import DaliDecoding
@@ -25,10 +24,10 @@ from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.datasets import open_datasets
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
+from pipeline.devices.world import World
 from pipeline.engine.resolve import as_begun
 from precompute import audit, setting
-from precompute.audit import AuditSettings
-from precompute.config import PrecomputeConfig
+from precompute.config import AuditConfig, PrecomputeConfig
 from stores.index_file import create_store
 
 needs_dali = pytest.mark.skipif(missing("dali") is not None, reason=str(missing("dali")))
@@ -240,7 +239,7 @@ def test_a_store_is_filled_on_with_the_decoder_that_began_it(tmp_path: Path) -> 
 def test_an_audit_decodes_as_the_store_was_where_it_can(photo_index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dali_proof, "prove", lambda *_, **__: None)
     recipe = {"backend": "dali", **DaliDecoding("mixed", 0.5).to_recipe()}
-    stored, settings = replace(manifest("dense_f16"), pixel_recipe=recipe), AuditSettings("demo_teacher@random")
+    stored, settings = replace(manifest("dense_f16"), pixel_recipe=recipe), AuditConfig("demo_teacher@random")
     assert audit._decoding(settings, stored, photo_index, on_cuda()) == DaliDecoding("mixed", 0.5)
     assert audit._decoding(replace(settings, dali_decoder="cpu"), stored, photo_index, on_cuda()).decoder == "cpu"
     assert audit._decoding(settings, stored, photo_index, World(0, 1, torch.device("cpu"), 1)).decoder == "cpu"

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files, RunConfig, check_config, first_difference
-from pipeline.core.dist import World
+from pipeline.config import Files, RunConfig, check_config, first_difference
 from pipeline.core.errors import ConfigError
 from pipeline.data.backends.base import Source
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.datasets import Datasets
+from pipeline.devices.world import World
 from pipeline.engine.resolve import resolve
 from pipeline.engine.teacher_choice import TeacherChoice
 

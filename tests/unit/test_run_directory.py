@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files, RunConfig
+from pipeline.config import Files, RunConfig
 from pipeline.core.errors import CheckpointError, ConfigError, DataError, PeerError, RefluxError
 from pipeline.engine.journal import read_state, write_state
 from pipeline.engine.run_directory import (

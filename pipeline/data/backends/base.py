@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.core.config import Running
+from pipeline.config import Running
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 

@@ -1,6 +1,6 @@
 """Backends by name, and the choice that `--backend auto` makes."""
 
-from pipeline.core import folder
+from pipeline.core import parts
 from pipeline.core.errors import ConfigError
 from pipeline.data import backends
 from pipeline.data.backends.base import Backend, BackendOptions, Source
@@ -10,7 +10,7 @@ _NOT_BACKENDS = ("base", "dali_memory", "dali_proof", "pool", "quarantine", "reg
 
 def backend_names() -> list[str]:
     """The backends of this folder, installed or not."""
-    return [name for name in folder.names(backends) if name not in _NOT_BACKENDS]
+    return [name for name in parts.names(backends) if name not in _NOT_BACKENDS]
 
 
 def open_backend(name: str, source: Source, options: BackendOptions) -> Backend:
@@ -19,13 +19,13 @@ def open_backend(name: str, source: Source, options: BackendOptions) -> Backend:
     Raises:
         ConfigError: unknown name, or (MissingPackageError) its package is not installed.
     """
-    backend: Backend = folder.load(backends, "backend", name, known=backend_names()).open_backend(source, options)
+    backend: Backend = parts.load(backends, "backend", name, known=backend_names()).open_backend(source, options)
     return backend
 
 
 def missing(name: str) -> str | None:
     """Why backend `name` cannot run here, or None where it can."""
-    reason: str | None = folder.load(backends, "backend", name, known=backend_names()).availability()
+    reason: str | None = parts.load(backends, "backend", name, known=backend_names()).availability()
     return reason
 
 
@@ -53,5 +53,5 @@ def choose_backend(name: str, *, has_beton: bool, on_cuda: bool = False) -> str:
         return "ffcv"
     if missing("dali"):
         return "torchvision"
-    proven = not on_cuda or folder.load(backends, "backend", "dali", known=backend_names()).is_proven_on_cuda()
+    proven = not on_cuda or parts.load(backends, "backend", "dali", known=backend_names()).is_proven_on_cuda()
     return "dali" if proven else "torchvision"

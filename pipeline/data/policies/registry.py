@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.core import folder
+from pipeline.core import parts
 from pipeline.core.errors import DataError
 from pipeline.data import policies
 from pipeline.data.policies.base import Policy
@@ -17,12 +17,12 @@ _NOT_POLICIES = {"base", "registry", *_KINDS}
 
 def policy_names() -> list[str]:
     """The named policies: the files of this folder that hold a `POLICY`."""
-    return [name for name in folder.names(policies) if name not in _NOT_POLICIES]
+    return [name for name in parts.names(policies) if name not in _NOT_POLICIES]
 
 
 def get_policy(name: str) -> Policy:
     """The policy called `name`."""
-    policy: Policy = folder.load(policies, "policy", name, known=policy_names()).POLICY
+    policy: Policy = parts.load(policies, "policy", name, known=policy_names()).POLICY
     return policy
 
 

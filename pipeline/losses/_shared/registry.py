@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import losses
-from pipeline.core import folder
+from pipeline.core import parts
 from pipeline.losses._shared.record import Loss
 
 
 def loss_names() -> list[str]:
     """The methods that have a record."""
-    return folder.names(losses)
+    return parts.names(losses)
 
 
 def loss_type(name: str) -> type[Loss]:
     """The record class of method `name`, or a refusal with what is known."""
-    return folder.class_of(folder.load(losses, "method", name, known=loss_names()), Loss)
+    return parts.class_of(parts.load(losses, "method", name, known=loss_names()), Loss)
 
 
 def loss_record(name: str, arguments: Mapping[str, Any]) -> Loss:

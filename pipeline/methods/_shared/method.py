@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from pipeline.core.config import method_flag
-from pipeline.core.dist import World
+from pipeline.config import method_flag
+from pipeline.devices.world import World
 from pipeline.core.errors import ConfigError
 from pipeline.core.fields import check_numbers
 from pipeline.kernels.kl import kl

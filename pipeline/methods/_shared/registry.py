@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import methods
-from pipeline.core import folder
+from pipeline.core import parts
 from pipeline.losses._shared.record import Loss
 from pipeline.losses._shared.registry import loss_record
 from pipeline.methods._shared.method import Method
@@ -12,13 +12,13 @@ from pipeline.methods._shared.method import Method
 
 def method_names() -> list[str]:
     """The methods of the folder."""
-    return folder.names(methods)
+    return parts.names(methods)
 
 
 def method_of(loss: Loss) -> Method[Any]:
     """The method that a record describes, or a refusal of a record that no file of the folder is for."""
-    module = folder.load(methods, "method", loss.name, known=method_names())
-    return folder.class_of(module, Method)(loss)
+    module = parts.load(methods, "method", loss.name, known=method_names())
+    return parts.class_of(module, Method)(loss)
 
 
 def build_method(name: str, arguments: Mapping[str, Any]) -> Method[Any]:

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from pipeline.core.dist import World
+from pipeline.devices.world import World
 from pipeline.losses._shared.wrapping import WrapperLoss
 from pipeline.methods._shared.method import Method, MethodInput, Setting
 from pipeline.methods._shared.registry import method_of

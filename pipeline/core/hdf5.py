@@ -1,4 +1,4 @@
-"""Texts beside datasets, as strings of fixed length.
+"""What all our HDF5 files share: the format's version, and texts beside datasets as strings of fixed length.
 
 HDF5 keeps strings of variable length in a heap without a checksum, and one wrong byte there makes HDF5 2.0 look for
 the string forever. One of fixed length lies in the object's header, which has a checksum.
@@ -6,6 +6,10 @@ the string forever. One of fixed length lies in the object's header, which has a
 
 import h5py
 import numpy as np
+
+# of the files' format: "latest" is whatever the writer's HDF5 knows, which older ones cannot read (seen with virtual
+# datasets of HDF5 2.0 in 1.14); 1.10 has all that is needed, attributes beyond 64 KB too
+HDF5_VERSION = ("v110", "v110")
 
 
 def write_text(where: h5py.Group, name: str, text: str) -> None:

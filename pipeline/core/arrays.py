@@ -14,15 +14,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from stores.atomic import publish
-from stores.layout import HDF5_VERSION
-from stores.text_attribute import read_text, write_text
+from pipeline.core.atomic import publish
+from pipeline.core.errors import ArraysError
+from pipeline.core.hdf5 import HDF5_VERSION, read_text, write_text
 
 _BLOCK_BYTES = 1 << 24
-
-
-class MappedFileError(Exception):
-    """The file cannot be read as what it should be; the message names file, rule and remedy."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +42,20 @@ def map_arrays(path: Path, *, verify: bool) -> MappedArrays:
     """Map every dataset of `path`; `verify` reads the bytes once and compares their CRC-32.
 
     Raises:
-        MappedFileError: not an HDF5 file of ours, truncated, or (with `verify`) damaged.
+        ArraysError: not an HDF5 file of ours, truncated, or (with `verify`) damaged.
     """
     try:
         with h5py.File(path, "r", locking=False) as file:
             header = json.loads(read_text(file, "header"))
             layout = {name: _locate(file[name]) for name in file}
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise MappedFileError(f"{path} is not a readable file of arrays ({error}); write it again") from error
+        raise ArraysError(f"{path} is not a readable file of arrays ({error}); write it again") from error
     size_bytes = path.stat().st_size
     for name, place in layout.items():
         if place.offset + place.num_bytes > size_bytes:
-            raise MappedFileError(f"{path} is truncated: dataset '{name}' ends beyond the file; write it again")
+            raise ArraysError(f"{path} is truncated: dataset '{name}' ends beyond the file; write it again")
         if verify and _crc_of_range(path, place) != place.crc:
-            raise MappedFileError(f"{path} is damaged: dataset '{name}' fails its CRC-32; write it again")
+            raise ArraysError(f"{path} is damaged: dataset '{name}' fails its CRC-32; write it again")
     return MappedArrays({name: _map(path, place) for name, place in layout.items()}, header)
 
 
