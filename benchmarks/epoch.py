@@ -18,7 +18,6 @@ import torch
 
 from benchmarks.pairs import Pairs
 from benchmarks.training import one_rank, open_training
-from launch.recipes.losses import KDLoss, distilled, supervised
 from pipeline.config import Files, Optimisation, RunConfig, Running, Settings, Teaching, Views
 from pipeline.core.errors import RefluxError
 from pipeline.data.backends.base import BackendOptions, Source
@@ -29,6 +28,8 @@ from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policies.registry import get_policy
+from pipeline.losses.kd import KDLoss
+from pipeline.losses.supervised import SupervisedLoss
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from pipeline.teachers.stored import RowFetcher
@@ -120,11 +121,11 @@ def _configs(settings: EpochSettings, work: Path) -> dict[str, RunConfig]:
         running=Running(backend=settings.backend),
     )
     stored = replace(common, teaching=Teaching(teacher_source="stored"))
-    teaching = (settings.student, settings.teacher, KDLoss(temperature=4.0))
+    taught = (settings.student, settings.teacher, KDLoss(temperature=4.0))
     return {
-        "vanilla": supervised("vanilla", files, settings.student, 1.0, common),
-        "stored": distilled("stored", replace(files, store=work / "store"), *teaching, stored),
-        "online": distilled("online", files, *teaching, common),
+        "vanilla": RunConfig.of("vanilla", settings.student, None, SupervisedLoss(), files, common),
+        "stored": RunConfig.of("stored", *taught, replace(files, store=work / "store"), stored),
+        "online": RunConfig.of("online", *taught, files, common),
     }
 
 

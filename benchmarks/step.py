@@ -24,8 +24,8 @@ from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.optim import build_optimizer
 from pipeline.engine.step import TrainStep
-from pipeline.methods.base import Method, Setting
-from pipeline.methods.registry import build_method, method_names
+from pipeline.methods._shared.method import Method, Setting
+from pipeline.methods._shared.registry import build_method, method_names
 from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
@@ -126,7 +126,7 @@ class _Given(Teacher):
 class _Training:
     """A student that is trained on one batch again and again."""
 
-    def __init__(self, method: Method, settings: StepSettings, world: World) -> None:
+    def __init__(self, method: Method[Any], settings: StepSettings, world: World) -> None:
         self._settings, self._world = settings, world
         student = build_network(
             parse_spec(settings.student), num_classes=_NUM_CLASSES, seed=0, taps=method.needs.student, role="student"
@@ -194,7 +194,7 @@ def _leaf(value: torch.Tensor) -> torch.Tensor:
     return value.detach().clone().requires_grad_()
 
 
-def _teacher(method: Method, settings: StepSettings) -> Network | None:
+def _teacher(method: Method[Any], settings: StepSettings) -> Network | None:
     if not method.needs.teacher:
         return None
     taps = method.needs.teacher - _NOT_MAPS
@@ -202,7 +202,7 @@ def _teacher(method: Method, settings: StepSettings) -> Network | None:
     return build_network(spec, num_classes=_NUM_CLASSES, seed=0, taps=taps, role="teacher")
 
 
-def _setting(method: Method, student: Network, teacher: Network | None, settings: StepSettings) -> Setting:
+def _setting(method: Method[Any], student: Network, teacher: Network | None, settings: StepSettings) -> Setting:
     side = settings.resolution
     return Setting(
         student_dim=student.embedding_dim,

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.imagenet import parse_config
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes, parse_config
 
 FROZEN = Path(__file__).with_name("flags.json")
 PROGRAM = Path(__file__).resolve().parent.parent.parent / "launch" / "imagenet.py"

@@ -1,9 +1,9 @@
 """Adapters of the vectors of CRD: consecutive passes, and a whole loop with its optimiser step."""
 
+from pipeline.methods.base import Method
 from vector_outputs import ALONE, Fixed, Meta, Problem, Vector, check_terms, prepare, problem_of, total
 from vector_tools import check, check_after, check_gradients, load, sgd_step, tensor
 
-from pipeline.methods.base import Method
 from pipeline.methods.crd import CRD
 
 CRD_ROLES = {

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from pipeline.methods.base import Method
 from vector_cases_crd import check_banks, prepare_crd
 from vector_outputs import ALONE, Fixed, Meta, Problem, Vector, check_terms, prepare, problem_of, total
 from vector_tools import check, check_after, check_gradients, load, sgd_step
 
-from pipeline.methods.base import Method
 from pipeline.methods.crd import CRD
 from pipeline.methods.ctkd import CTKD
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pipeline.methods.base import Method, MethodInput, Setting
 from torch import Tensor, nn
 from vector_problem import NUMERICS, Leaves, Meta, Vector
 from vector_tools import check, leaf, tensor
 
 from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller
-from pipeline.methods.base import Method, MethodInput, Setting
 from pipeline.models.outputs import Outputs
 
 __all__ = ["Meta", "Vector"]

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from pipeline.methods.base import Method, MethodInput, Setting
 from torch import Tensor, nn
 from vector_tools import check, check_after, check_gradients, leaf, load, sgd_step, tensor
 
 from pipeline.engine.distiller import Distiller, StudentNumerics
-from pipeline.methods.base import Method, MethodInput, Setting
 from pipeline.models.outputs import Outputs
 
 Vector = dict[str, np.ndarray]

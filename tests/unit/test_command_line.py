@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.imagenet import flags_of, parse_config
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes, flags_of, parse_config
 from pipeline.core.errors import ConfigError
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "flags.json"

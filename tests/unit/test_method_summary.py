@@ -1,13 +1,13 @@
 """`python -m pipeline.methods`: what methods need and train."""
 
 import pytest
+from pipeline.methods.base import R34_R18, R50_MV1
+from pipeline.methods.summary import MethodSummary, summarise
 from rich.console import Console
 
 from pipeline.core.errors import ConfigError
 from pipeline.methods.__main__ import listing, named_methods
-from pipeline.methods.base import R34_R18, R50_MV1
-from pipeline.methods.registry import method_names
-from pipeline.methods.summary import MethodSummary, summarise
+from pipeline.methods._shared.registry import method_names
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,15 @@ import re
 from pathlib import Path
 
 import torch
+from pipeline.methods.base import R34_R18, R50_MV1, R50_R18, MethodInput, Setting
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes
 from pipeline.config import Files
 from pipeline.methods import base
-from pipeline.methods.base import R34_R18, R50_MV1, R50_R18, MethodInput, Setting
-from pipeline.methods.parts import seeded
-from pipeline.methods.registry import method_module, method_names
+from pipeline.methods._shared.connectors import seeded
+from pipeline.methods._shared.registry import method_module, method_names
 from pipeline.models.outputs import Outputs
 
 README = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text()

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+from launch.recipes.losses import CTKDLoss, KLLoss, Loss
+from launch.recipes.registry import all_recipes, on_eight_gpus
+from pipeline.methods.base import R34_R18, R50_MV1, R50_R18
 
 from launch.imagenet import parse_config
 from launch.recipes import code_bases
-from launch.recipes.losses import CTKDLoss, KLLoss, Loss
-from launch.recipes.registry import all_recipes, on_eight_gpus
 from pipeline.config import Files, RunConfig, Settings
 from pipeline.core.errors import ConfigError
 from pipeline.engine.optim import learning_rate
-from pipeline.methods.base import R34_R18, R50_MV1, R50_R18
-from pipeline.methods.registry import build_method, method_module, method_names
+from pipeline.methods._shared.registry import build_method, method_names
 
 _FILES = Files(out=Path("run"))
 _PAIRS = {

@@ -49,8 +49,8 @@ class WrapperLoss(Loss):
 
     def to_json(self) -> dict[str, Any]:
         """See `Loss.to_json`."""
-        own, base = super().to_json(), self.base.to_json()
-        base_args = {name: value for name, value in base.items() if name not in self.base.only_alone}
+        own = {name: value for name, value in super().to_json().items() if name != "base"}
+        base_args = {name: value for name, value in self.base.to_json().items() if name not in self.base.only_alone}
         return {**own, "base": self.base.name, "base_args": base_args}
 
     def __post_init__(self) -> None:

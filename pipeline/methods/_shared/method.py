@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from pipeline.config import method_flag
-from pipeline.devices.world import World
 from pipeline.core.errors import ConfigError
 from pipeline.core.fields import check_numbers
+from pipeline.devices.world import World
 from pipeline.kernels.kl import kl
 from pipeline.losses._shared.record import Loss, Needs, Weights
 from pipeline.models.outputs import Outputs

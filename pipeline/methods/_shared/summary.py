@@ -1,91 +1,67 @@
 """All methods side by side: what each needs, what it trains, what is published of it."""
 
-import copy
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
 
-import torch
+from pipeline.losses._shared.pairs import R34_R18, R50_MBV1, R50_R18, Pair
+from pipeline.losses._shared.record import STAGES, Loss
+from pipeline.losses._shared.registry import loss_record
 
-from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, Setting
-from pipeline.methods.parts import STAGES
-from pipeline.methods.registry import build_method, method_module, method_names
-from pipeline.models.measures import head_values, map_shapes, norm_values
-from pipeline.models.network import Network
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import build_network
-
-PAIRS = {R34_R18: ("resnet34", "resnet18"), R50_MV1: ("resnet50", "mobilenet_v1")}
-_RESOLUTION, _CLASSES, _MICRO_BATCH = 224, 1000, 64
-_PRE = tuple(f"{stage}.pre" for stage in STAGES)
+PAIRS = {"34>18": R34_R18, "50>MBv1": R50_MBV1}
+_FIGURE = re.compile(r"(\d+\.\d+)(?: \(([^)]*)\))?")
 
 
-@dataclass(frozen=True)
-class MethodSummary:
-    """One row of the table.
+def reads(loss: Loss) -> str:
+    """What a method reads of its teacher, all four stages as one."""
+    names = tuple(sorted(loss.needs.teacher))
+    for suffix in ("", ".pre"):
+        stages = {f"{stage}{suffix}" for stage in STAGES}
+        if stages <= set(names):
+            names = (*(name for name in names if name not in stages), f"stage1-4{suffix}")
+    return ", ".join(names) or "-"
 
-    Attributes:
-        name: of the method.
-        info: its paper and published figures.
-        teacher: what it reads of the teacher.
-        student: the feature taps that it reads of the student.
-        stores: kinds of store that suffice; () where the teacher must run online.
-        parameters: trainable parameters by teacher-student pair, the student's own not counted.
+
+def store(loss: Loss) -> str:
+    """The kinds of store that suffice, cheapest first."""
+    return (", ".join(loss.stores) or "online only") if loss.needs.teacher else "-"
+
+
+def top1(text: str) -> str:
+    """The first figure of a published text, which is that of the method's own authors where they give one.
+
+    ~ marks one that nobody looked up; what the same source gives without the method stands after it.
     """
-
-    name: str
-    info: MethodInfo
-    teacher: tuple[str, ...]
-    student: tuple[str, ...]
-    stores: tuple[str, ...]
-    parameters: dict[str, int]
-
-
-def summarise() -> list[MethodSummary]:
-    """Every method with its defaults, on ImageNet's two usual pairs; some seconds, without any weights."""
-    students = {pair: _network(student) for pair, (_, student) in PAIRS.items()}
-    settings = {pair: _setting(_network(teacher), students[pair]) for pair, (teacher, _) in PAIRS.items()}
-    return [_summary(name, settings, students) for name in method_names()]
+    figure = _FIGURE.search(text)
+    if figure is None:
+        return "-"
+    source, _, beside = (figure[2] or "").partition("; ")
+    without = re.fullmatch(r"\w+ \d+\.\d+", beside)
+    return f"{'~' * ('unchecked' in source)}{figure[1]}{f' ({beside})' if without else ''}"
 
 
-def num_trainable(method: Method, setting: Setting, student: Network) -> int:
-    """Trainable parameters beside the student's own, in the method or in what it makes of the student."""
-    student = copy.deepcopy(student)
-    own = {id(parameter) for parameter in student.parameters()}
-    with torch.device("meta"):  # SemCKD's 862 million are counted, not allocated
-        method.build(setting)
-        network = method.student_network(student)
-    found = {id(p): p.numel() for part in (method, network) for p in part.parameters() if p.requires_grad}
-    return sum(count for parameter, count in found.items() if parameter not in own)
+def published(loss: Loss) -> list[str]:
+    """Every published figure with its source, one line a pair and setting."""
+    told = {"": loss.published, **{f", with {how}": texts for how, texts in loss.published_with.items()}}
+    return [f"{pair}{how}: {text}" for how, texts in told.items() for pair, text in texts.items()]
 
 
-def _summary(name: str, settings: dict[str, Setting], students: dict[str, Network]) -> MethodSummary:
-    method = build_method(name, {})
-    needs = method.needs
-    return MethodSummary(
-        name=name,
-        info=method_module(name).INFO,
-        teacher=tuple(sorted(needs.teacher)),
-        student=tuple(sorted(needs.student)),
-        stores=method.stores,
-        parameters={
-            pair: num_trainable(build_method(name, {}), settings[pair], student) for pair, student in students.items()
-        },
-    )
+def markdown(names: Sequence[str]) -> str:
+    """README's table of these methods."""
+    heads = ("method", "reads of teacher", "store that suffices", "top-1, ResNet-18", "top-1, MobileNetV1")
+    rows = [heads, tuple("---" for _ in heads), *(_row(loss_record(name, {})) for name in names)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _setting(teacher: Network, student: Network) -> Setting:
-    return Setting(
-        student_dim=student.embedding_dim,
-        num_classes=_CLASSES,
-        student_maps=map_shapes(student, _RESOLUTION),
-        teacher_maps=map_shapes(teacher, _RESOLUTION),
-        teacher_dim=teacher.embedding_dim,
-        class_counts=(1,) * _CLASSES,
-        micro_batch=_MICRO_BATCH,
-        head=head_values(teacher),
-        teacher_norms={tap: norm_values(teacher, tap) for tap in _PRE},
-    )
+def _row(loss: Loss) -> tuple[str, ...]:
+    return (f"`{loss.name}`", reads(loss), store(loss), _cell(loss, (R34_R18, R50_R18)), _cell(loss, (R50_MBV1,)))
 
 
-def _network(name: str) -> Network:
-    spec = parse_spec(f"{name}@random")
-    return build_network(spec, num_classes=_CLASSES, seed=0, taps=(*STAGES, *_PRE), role="student")
+def _cell(loss: Loss, pairs: tuple[Pair, ...]) -> str:
+    """The first figure of each pair and setting; pairs after the first say who teaches."""
+    told = []
+    for pair in pairs:
+        teacher = "" if pair is pairs[0] else f" (teacher {str(pair).partition(' ')[0]})"
+        if pair in loss.published:
+            told.append(f"{top1(loss.published[pair])}{teacher}")
+        told += [f"with {how} {top1(texts[pair])}" for how, texts in loss.published_with.items() if pair in texts]
+    return "; ".join(told) or "-"
