@@ -14,6 +14,7 @@ class FitNetLoss(TermLoss):
 
     paper = "Romero et al. 2015, arXiv:1412.6550"
     published = {R34_R18: "70.66 (README of Channel-Distillation, with settings of its own)"}
+    multiply_adds = {R34_R18: 13}
 
     weight: Weight = 100.0
     stage: Annotated[str, About("the map compared; stage1 in SimKD's and CTKD's code.")] = "stage2"

@@ -20,8 +20,8 @@ _PRE = tuple(f"{stage}.pre" for stage in STAGES)
 
 def trained_parameters(names: list[str], pair: Pair) -> dict[str, int]:
     """By method, with its defaults, for an ImageNet pair; some seconds, without any weights."""
-    student, teacher = _network(pair.student), _network(pair.teacher.partition("@")[0])
-    setting = _setting(teacher, student)
+    student, teacher = untrained(pair.student), untrained(pair.teacher)
+    setting = setting_of(student, teacher)
     return {name: num_trainable(build_method(name, {}), setting, student) for name in names}
 
 
@@ -36,7 +36,8 @@ def num_trainable(method: Method[Any], setting: Setting, student: Network) -> in
     return sum(count for parameter, count in found.items() if parameter not in own)
 
 
-def _setting(teacher: Network, student: Network) -> Setting:
+def setting_of(student: Network, teacher: Network) -> Setting:
+    """What a method meets in a run of these two networks on ImageNet."""
     return Setting(
         student_dim=student.embedding_dim,
         num_classes=_CLASSES,
@@ -50,6 +51,7 @@ def _setting(teacher: Network, student: Network) -> Setting:
     )
 
 
-def _network(name: str) -> Network:
-    spec = parse_spec(f"{name}@random")
+def untrained(name: str) -> Network:
+    """The network NAME[@WEIGHTS] with random weights and a tap at every stage, before and after its last activation."""
+    spec = parse_spec(f"{name.partition('@')[0]}@random")
     return build_network(spec, num_classes=_CLASSES, seed=0, taps=(*STAGES, *_PRE), role="student")
