@@ -1,4 +1,4 @@
-"""What --help says of a recipe's cost comes from a table: that of the real networks and methods, counted layer by layer.
+"""The table behind a recipe's cost in --help against the real networks and methods, counted layer by layer.
 
 Nothing is computed: the tensors are fake.
 """
