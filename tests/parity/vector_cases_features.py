@@ -109,6 +109,8 @@ def reviewkd_hcl(vector: Vector) -> None:
 def reviewkd_official(vector: Vector) -> None:
     hp, problem = vector.hp, problem_of(vector, ends_pooled=True)
     hp.implies("shapes")  # those of the maps
+    most = problem.setting().student_dim
+    assert hp["mid_channel"] <= most, f"mid_channel = {hp['mid_channel']}: ours has the student's {most} at most"
     weights = {"weight": hp["review_kd_loss_weight"], "warmup_epochs": hp["kd_warm_up"]}
     solve(vector, made("reviewkd", stages=problem.stages, mid_channels=hp["mid_channel"], **weights), problem)
 

@@ -54,7 +54,7 @@ def base_of(vector: Vector, problem: Problem, *, learned: bool = False) -> tuple
             "semckd",
             {"stages": problem.stages[1:], "teacher_stages": problem.teacher_stages[1:], "soft": hp["soft"]},
         ),
-        "simkd": lambda: ("simkd", {"stage": problem.stages[-1], "factor": hp["factor"]}),
+        "simkd": lambda: ("simkd", _simkd(vector, problem, ce, kd)),
         "dkd": lambda: (
             "dkd",  # CTKD's flags, where a file leaves them at their defaults
             {"alpha": hp.get("dkd_alpha", 1.0), "beta": hp.get("dkd_beta", 2.0), "warmup_epochs": 0},
@@ -63,6 +63,13 @@ def base_of(vector: Vector, problem: Problem, *, learned: bool = False) -> tuple
     assert distill in known, f"no method of ours is distill = {distill}"
     name, own = known[distill]()
     return name, {**weights, "weight": hp.get("beta", 1.0), **own}
+
+
+def _simkd(vector: Vector, problem: Problem, *of_own_logits: str) -> dict[str, Any]:
+    """The loop weighs losses of logits that the student does not answer by; its pooled embeddings come from no map."""
+    vector.hp.implies(*of_own_logits)
+    problem.batch.taught.embedding = None
+    return {"stage": problem.stages[-1], "factor": vector.hp["factor"]}
 
 
 def loop(vector: Vector) -> None:
@@ -80,11 +87,12 @@ def known_of(vector: Vector) -> dict[str, Any]:
 
 
 def ctkd_loop(vector: Vector) -> None:
-    if not vector.hp["have_mlp"]:
+    if not vector.hp["have_mlp"]:  # nothing learns the temperature
+        vector.hp.says_nothing("t_start", "t_end", "lambda_", "gT0")
         loop(vector)
         return
     problem = problem_of(vector, ends_pooled=True)
-    vector.hp.says_nothing("kd_T", "gT0")  # T is learned, and what it begins at is a parameter of the file
+    vector.hp.says_nothing("kd_T", "gT0")  # what the learned one begins at is a parameter of the file
     base, arguments = base_of(vector, problem, learned=True)
     method = ctkd_of(vector, problem, base=base, base_args=arguments)
     seen = watched(method)

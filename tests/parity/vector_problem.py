@@ -271,7 +271,9 @@ def _load(vector: Vector, distiller: Distiller, prefix: str) -> None:
     with torch.no_grad():
         for kind in ("param.", f"{prefix}buffer."):
             for name, own, value in _shared(vector, distiller, kind):
-                value.copy_(tensor(vector[name]).reshape(value.shape))
+                given = tensor(vector[name])
+                assert given.numel() == value.numel(), f"{name}: {tuple(given.shape)}, {own}: {tuple(value.shape)}"
+                value.copy_(given.reshape(value.shape))
                 loaded.add(own)
         for name, short in vector.below(f"{prefix}buffer."):
             if _BANK.fullmatch(short):  # below 0 until the first pass has made them

@@ -1,11 +1,16 @@
 """What adapters of the authors' vectors share: a file's arrays and hyper-parameters, which know what was read.
 
 Our side is computed in float64, from the file's numbers as they are. A result in float64 agrees within 1e-8, relative,
-or 1e-10 of the array's largest entry. A result in float32 carries the rounding of its authors' code: it agrees within
-the last bit of its own numbers, and `Vector.rounding` of what they were computed from.
+or 1e-10 of the array's largest entry.
+
+A result in float32 carries the rounding of its authors' arithmetic, and may be off by that. Arithmetic that rounds
+gives the exact result of inputs that were moved by roundings (Higham, Accuracy and Stability, section 1.5), and a sum
+of n terms is off by n roundings at most (section 3.1). So what is allowed is n times the sum of two numbers: half of
+the last bit of the result, and how far our float64 result goes if every given number is moved by half of its last bit,
+up or down. n is the greatest sum of a given array's axes. In float64 the same serves results that are nothing but rounding, as
+the gradient of a bias before a BatchNorm; it is too small to matter for others.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,11 +20,12 @@ import torch
 from pipeline.methods.registry import build_method
 
 RESULTS = ("out.loss", "grad.", "param_after.", "buffer_after.")
-GIVEN = ("in.", "param.", "buffer.")
+SUMMED = ("in.", "param.")
+GIVEN = (*SUMMED, "buffer.")
 RTOL = {np.dtype(np.float64): 1e-8, np.dtype(np.float32): float(np.finfo(np.float32).eps)}
 ATOL = {np.dtype(np.float64): 1e-10, np.dtype(np.float32): 0.0}
 _FLOOR = 1e-15
-_RUNS = 8
+_DRAWS = 4
 
 
 class Hyper(dict[str, Any]):
@@ -77,7 +83,7 @@ class Vector(dict[str, np.ndarray]):
         self.hp, self.repo = Hyper(meta.get("hp", {})), meta.get("repo", "")
         self._meta, self._case, self._recorded = meta, case, recorded
         self._read: set[str] = set()
-        self._rounding: dict[np.dtype[Any], dict[str, float]] = {}
+        self._moved: dict[np.dtype[Any], dict[str, float]] = {}
 
     def __getitem__(self, name: str) -> np.ndarray:
         self._read.add(name)
@@ -110,31 +116,29 @@ class Vector(dict[str, np.ndarray]):
         error, dtype = np.abs(got - wanted), np.dtype(np.float32 if single else np.float64)
         allowed = RTOL[dtype] * np.abs(wanted) + ATOL[dtype] * np.abs(wanted).max(initial=0.0) + _FLOOR
         if not (error <= allowed).all():
-            allowed = allowed + self.rounding(what, dtype)
+            allowed = allowed + self._terms() * (np.finfo(dtype).eps / 2 * np.abs(wanted) + self._moves(what, dtype))
         worst = np.unravel_index(np.argmax(np.nan_to_num(error - allowed, nan=np.inf)), error.shape)
         assert (error <= allowed).all(), (
             f"{what}: {got[worst]} where the file has {wanted[worst]}, off by {error[worst]:.3g} with"
             f" {allowed[worst]:.3g} allowed, at {tuple(map(int, worst))} of {wanted.shape}"
         )
 
-    def rounding(self, what: str, dtype: np.dtype[Any]) -> float:
-        """How far arithmetic in `dtype` may have moved a result of this file.
+    def _terms(self) -> int:
+        """The longest sum that a result goes through: over all of an array, one axis after the other."""
+        return max(sum(array.shape) for name, array in self.items() if _tail(name).startswith(SUMMED))
 
-        Arithmetic that rounds gives the exact result of inputs that were moved by roundings (Higham, Accuracy and
-        Stability, 1.5). So every given number is moved by half of its last bit, up or down at random, and the farthest
-        that our float64 result goes, over some draws, is what one rounding of everything does. A sum of n terms rounds
-        n times, with errors that grow as the square root of n (Higham and Mary 2019): that is the factor, for as many
-        terms as the largest given array has. In float64 this matters for results alone that are zero but for rounding,
-        as the gradient of a bias before a BatchNorm.
+    def _moves(self, what: str, dtype: np.dtype[Any]) -> float:
+        """How far a result goes, at most, if every given number is moved by half of its last bit in `dtype`.
+
+        Up or down at random, in some draws.
         """
-        if dtype not in self._rounding:
-            exact, *moved = (self._record(seed, dtype) for seed in (None, *range(_RUNS)))
-            terms = max(array.size for name, array in self.items() if _is_given(name, array))
-            self._rounding[dtype] = {
-                name: math.sqrt(terms) * max(float(np.abs(run[name] - exact[name]).max(initial=0.0)) for run in moved)
-                for name in exact
+        if dtype not in self._moved:
+            exact, *draws = (self._record(seed, dtype) for seed in (None, *range(_DRAWS)))
+            self._moved[dtype] = {
+                name: max(float(np.abs(draw[name] - found).max(initial=0.0)) for draw in draws)
+                for name, found in exact.items()
             }
-        return self._rounding[dtype][what]
+        return self._moved[dtype][what]
 
     def _record(self, seed: int | None, dtype: np.dtype[Any]) -> dict[str, np.ndarray]:
         """What our side finds, where `seed` is given from inputs that were moved."""
