@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.pairs import Pairs
 from benchmarks.training import one_rank, open_training
-from pipeline.config import Files, Optimisation, RunConfig, Running, Settings, Teaching, Views
+from pipeline.config import Files, Optimisation, Pixels, Reading, RunConfig, Running, Settings, Teaching, Views
 from pipeline.core.errors import RefluxError
 from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.registry import open_backend
@@ -74,7 +74,7 @@ def check_settings(settings: EpochSettings) -> None:
     Raises:
         ConfigError: with the nearest known name, or the way to install.
     """
-    job = PrecomputeConfig(teacher=settings.teacher, policy=_POLICY, backend=settings.backend)
+    job = PrecomputeConfig(settings.teacher, pixels=Pixels(_POLICY), reading=Reading(settings.backend))
     check_names(job)
     check_spec(parse_spec(settings.student), role="student")
 

@@ -15,17 +15,18 @@ from pathlib import Path
 import torch
 
 from benchmarks.pairs import Pairs, alternate
+from pipeline.config import Images, Pixels, Reading
 from pipeline.data.backends.base import Source
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
 from pipeline.devices.world import start_world
-from pipeline.engine.signals import StopRequest
+from pipeline.jobs.pulse import Pulse
+from pipeline.jobs.signals import StopRequest
 from pipeline.models.outputs import Outputs
 from precompute.config import PrecomputeConfig
-from precompute.fill import fill_units
-from precompute.pulse import Pulse
 from precompute.requests import unit_requests
 from precompute.setting import Setting, open_setting
+from precompute.units import fill_units
 from precompute.work import Unit
 from stores.codecs.dense_f16 import DenseF16
 
@@ -71,12 +72,10 @@ def against_loader(settings: FillSettings, backends: list[str], work: Path, say:
         config = PrecomputeConfig(
             teacher="demo_teacher@random",
             store=Path(tempfile.mkdtemp(dir=work)),
-            train_dir=settings.data,
-            beton=source.beton,
-            backend=name.partition("-")[0],
-            resolution=settings.resolution,
+            images=Images(train_dir=settings.data, beton=source.beton),
+            pixels=Pixels(resolution=settings.resolution),
+            reading=Reading(backend=name.partition("-")[0], threads=settings.threads),
             batch=settings.batch,
-            threads=settings.threads,
             device="cpu",
         )
         world = start_world("cpu", settings.threads)

@@ -1,4 +1,4 @@
-"""A run without its session: loader, networks and step as `fit` builds them, driven from outside."""
+"""A run without its session: loader, networks and step as `fit` opens them, driven from outside."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -12,13 +12,11 @@ from pipeline.core.cpu import decoder_threads
 from pipeline.data.datasets import open_datasets
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
-from pipeline.devices.numerics import set_kernels
 from pipeline.devices.world import World
-from pipeline.engine.networks import Networks, build_networks
-from pipeline.engine.resolve import resolve
-from pipeline.engine.step import TrainStep, build_train_step
-from pipeline.engine.teacher_choice import choose_teacher
-from pipeline.fit import build_loader, build_order
+from pipeline.engine import training
+from pipeline.engine.networks import Networks
+from pipeline.engine.resolve import resolve_names, resolve_values
+from pipeline.engine.step import TrainStep
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,8 @@ def open_training(config: RunConfig, world: World) -> Iterator[Training]:
 
     Kernels are chosen for the whole process, as by `fit`.
     """
-    data = open_datasets(config, world)
-    choice = choose_teacher(config, None, data.train.index, world)
-    config = resolve(config, None, data, choice, world)
-    set_kernels(deterministic=config.numerics.deterministic, precision=config.numerics.amp)
-    order = build_order(config, data)
-    loader = build_loader(config, data, world, order, split="train", stored=choice.stored)
-    networks = build_networks(config, choice, index=data.train.index, world=world)
-    train_step = build_train_step(config, networks, order, world)
-    with closing(loader):
-        batches = loader.training(order, rank=0, world_size=1, start_step=0, stop_step=10**9)
+    run = resolve_values(config, resolve_names(config), open_datasets(config, world), world)
+    with training.open_training(run, world) as opened:
+        batches = opened.loader.training(run.order, rank=0, world_size=1, start_step=0, stop_step=10**9)
         with closing(batches):
-            yield Training(config, order, networks, train_step, batches)
+            yield Training(run.config, run.order, opened.networks, opened.step, batches)

@@ -1,10 +1,10 @@
 """Before the first shard: measure the teacher, begin the store or join it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from pipeline.core.errors import StoreError
+from pipeline.jobs.signals import StopRequest
 from precompute.config import check_store_named
 from precompute.probe import (
     as_measured,
@@ -22,7 +22,7 @@ from stores.index_file import create_store
 from stores.manifest import Manifest
 
 
-def begin_store(setting: Setting, is_stopped: Callable[[], bool]) -> tuple[Setting, dict[str, Any]] | None:
+def begin_store(setting: Setting, stop: StopRequest) -> tuple[Setting, dict[str, Any]] | None:
     """Measure what the store does not have yet, and begin it where it is new. A collective call.
 
     Returns:
@@ -37,7 +37,7 @@ def begin_store(setting: Setting, is_stopped: Callable[[], bool]) -> tuple[Setti
     if "top1" not in measured:
         reason = why_no_val(setting.config)
         if reason is None:
-            accuracy = measure_top1(setting, is_stopped)
+            accuracy = measure_top1(setting, lambda: stop.raised)
             if accuracy is None:
                 return None
             measured["top1"] = as_measured(accuracy)

@@ -10,7 +10,7 @@ from benchmarks.gpu.findings import Outcome, Part, Setting, unproven
 from benchmarks.gpu.jobs import Job, run_all, state_of
 from benchmarks.gpu.restart import small_run, verdict
 from pipeline.config import RunConfig
-from pipeline.engine.checkpoint import find_latest
+from pipeline.jobs.checkpoint import find_latest
 
 _RANKS = 2
 _LIMIT_S = 90.0

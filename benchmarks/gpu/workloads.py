@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.gpu.findings import Setting
 from benchmarks.training import Training, one_rank, open_training
-from pipeline.config import Files, Numerics, Optimisation, RunConfig, Running, Teaching, Views
+from pipeline.config import Files, Numerics, Optimisation, Pixels, Reading, RunConfig, Running, Teaching, Views
 from precompute.config import PrecomputeConfig
 from precompute.fill import precompute
 
@@ -98,13 +98,14 @@ def fill_store(setting: Setting) -> Path:
     job = PrecomputeConfig(
         teacher="demo_teacher@random" if toy else "resnet34@random",
         store=store,
-        policy=_POLICY,
-        resolution=64 if toy else 224,
-        backend="synthetic",
+        pixels=Pixels(_POLICY, resolution=64 if toy else 224),
+        reading=Reading(
+            backend="synthetic",
+            synthetic_samples=running.synthetic_samples,
+            synthetic_classes=running.synthetic_classes,
+        ),
         batch=16 if toy else 256,
         device="cuda" if setting.on_cuda else "cpu",
-        synthetic_samples=running.synthetic_samples,
-        synthetic_classes=running.synthetic_classes,
     )
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         process.submit(precompute, job).result()

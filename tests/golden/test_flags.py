@@ -97,9 +97,7 @@ def test_recipes_are_what_people_compare_their_runs_by() -> None:
 
 def _shared(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
     """What was there then, as it is now: hyper-parameters may be added."""
-    return {
-        name: _shared(now[name], value) if isinstance(value, dict) else now[name] for name, value in then.items()
-    }
+    return {name: _shared(now[name], value) if isinstance(value, dict) else now[name] for name, value in then.items()}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["kd_r34_r18", "--help"]])

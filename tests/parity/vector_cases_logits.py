@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pipeline.core.config import Optimisation
 from vector_problem import check_state, crd_arguments, finish, problem_of, ready, run, solve
 from vector_tools import Vector, made, tensor
 
+from pipeline.config import Optimisation
 from pipeline.engine.optim import learning_rate
 from pipeline.methods._shared.method import Method
 

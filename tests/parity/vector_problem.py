@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pipeline.core.dist import World
 from torch import Tensor, nn
 from vector_tools import Vector, leaf, tensor
 
+from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.methods._shared.method import Method, MethodInput, Setting
 from pipeline.models.outputs import Outputs

@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: a rich progress bar in a terminal, plain lines elsewhere. Rank 0 only."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from rich.markup import escape
@@ -9,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.core.command import Lines
+from pipeline.data.index import Index
 
 _LINE_EVERY_S = 10.0
 
@@ -127,3 +129,9 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("student weights", str(summary["weights"])),
     ]
     return rows
+
+
+def say_gray(index: Index, ids: Iterable[int]) -> None:
+    """Name images that could not be decoded, on the rank that met them."""
+    for sample_id in ids:
+        print(f"image {index.path_of(sample_id)} (id {sample_id}) is unreadable: gray", flush=True)

@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from pipeline.core.atomic import publish
-from pipeline.engine.journal import read_lines
+from pipeline.jobs.journal import read_lines
 
 
 def draw_curves(run: Path, title: str, weights: dict[str, float]) -> None:

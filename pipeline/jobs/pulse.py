@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.core.errors import PeerError
 from pipeline.devices.world import World
-from pipeline.engine.signals import StopRequest
+from pipeline.jobs.signals import StopRequest
 
 _INTERVAL_S = 0.5
 _LAST_WORDS_S = 10.0

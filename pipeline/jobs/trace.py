@@ -4,7 +4,7 @@ import zlib
 from pathlib import Path
 
 from pipeline.data.loader import Batch
-from pipeline.engine.journal import LineWriter, drop_lines_from
+from pipeline.jobs.journal import LineWriter, drop_lines_from
 
 
 class Trace:

@@ -179,3 +179,16 @@ def _crc_of(path: Path) -> int:
         while block := file.read(_BLOCK_BYTES):
             crc = zlib.crc32(block, crc)
     return crc
+
+
+def check_fingerprints(state: dict[str, Any], now: dict[str, str | None]) -> None:
+    """Refuse to go on with other data than the checkpoint's; `now` is what this start reads."""
+    for name, found in now.items():
+        saved = state["fingerprints"].get(name)
+        if saved != found:
+            what = "store is not that" if name == "store" else f"{name} data are not those"
+            raise CheckpointError(
+                f"the {what} that this run began with (fingerprints differ).\n"
+                f"  checkpoint: {saved}\n  now:        {found}\n"
+                "Give the run its data again, or choose another --out for a new run."
+            )

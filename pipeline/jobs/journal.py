@@ -1,31 +1,13 @@
-"""What a run leaves for people and programs to read: state.json, metrics.jsonl, summary.json, TensorBoard."""
+"""What a run writes as it goes: lines of JSON, such as metrics.jsonl, and the same for TensorBoard."""
 
 import json
-import os
-import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from pipeline.core.atomic import publish, publish_text
-
-State = Literal["running", "done", "failed", "usage", "preempted"]
-STATE_FILE = "state.json"
-
-
-def write_state(run: Path, state: State, message: str = "", *, file: str = STATE_FILE, **more: Any) -> None:
-    """Replace RUN/state.json: the truth about how the run stands, for job scripts."""
-    content = {"state": state, "message": message, "time": time.time(), "job": os.environ.get("SLURM_JOB_ID"), **more}
-    publish_text(run / file, json.dumps(content, indent=1))
-
-
-def read_state(run: Path, *, file: str = STATE_FILE) -> dict[str, Any]:
-    """RUN/state.json, or {} where there is none."""
-    path = run / file
-    state: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return state
+from pipeline.core.atomic import publish
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -8,15 +8,11 @@ import pytest
 from launch.imagenet import all_recipes
 from pipeline.config import Files, RunConfig
 from pipeline.core.errors import CheckpointError, ConfigError, DataError, PeerError, RefluxError
-from pipeline.engine.journal import read_state, write_state
-from pipeline.engine.run_directory import (
-    begin_attempt,
-    check_fingerprints,
-    note_failure,
-    read_saved_config,
-    save_config,
-    with_remedy,
-)
+from pipeline.jobs.attempt import Attempt, note_failure
+from pipeline.jobs.checkpoint import check_fingerprints
+from pipeline.jobs.open import with_remedy
+from pipeline.jobs.run_folder import begin_run, read_saved_config
+from pipeline.jobs.state import read_state, write_state
 
 
 def config_of(run: Path) -> RunConfig:
@@ -25,17 +21,17 @@ def config_of(run: Path) -> RunConfig:
 
 def test_a_saved_configuration_comes_back(tmp_path: Path) -> None:
     assert read_saved_config(tmp_path / "new") is None
-    save_config(config_of(tmp_path), tmp_path)
+    begin_run(config_of(tmp_path), anew=False)
     assert read_saved_config(tmp_path) == config_of(tmp_path)
 
 
 def test_a_start_that_failed_early_or_was_killed_leaves_no_foreign_folder(tmp_path: Path) -> None:
-    begin_attempt(tmp_path, 0)
+    Attempt(tmp_path, 0).accept()
     (tmp_path / "index").mkdir()
     (tmp_path / "launch.log").write_text("")
     (tmp_path / ".config.json.12345678.tmp").write_text("{")
     assert read_saved_config(tmp_path) is None
-    begin_attempt(tmp_path, 0)
+    Attempt(tmp_path, 0).accept()
     assert not list(tmp_path.glob(".*"))
 
 
@@ -64,7 +60,7 @@ def test_what_follows_from_another_ranks_failure_is_no_news(tmp_path: Path) -> N
 
 def test_a_failure_of_an_earlier_start_silences_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     note_failure(tmp_path, DataError("yesterday"), 0)
-    monkeypatch.setattr("pipeline.engine.run_directory._STARTED", read_state(tmp_path)["time"] + 3600)
+    monkeypatch.setattr("pipeline.jobs.attempt._STARTED", read_state(tmp_path)["time"] + 3600)
     note_failure(tmp_path, ConfigError("rank 1 has no device"), 1)
     assert read_state(tmp_path)["message"] == "rank 1 has no device"
 
@@ -76,15 +72,18 @@ def test_an_interrupt_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_and_a_lost_peer_have_remedies(tmp_path: Path) -> None:
-    full = with_remedy(OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"), tmp_path)
+    full = with_remedy(OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl"), tmp_path, "all is kept")
     assert isinstance(full, RefluxError)
     assert "metrics.jsonl" in str(full)
     assert "Free space" in str(full)
-    lost = with_remedy(RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"), tmp_path)
+    assert str(full).endswith("all is kept.")
+    lost = with_remedy(
+        RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"), tmp_path, "all is kept"
+    )
     assert isinstance(lost, RefluxError)
     assert "another rank" in str(lost)
     bug = ValueError("bug")
-    assert with_remedy(bug, tmp_path) is bug
+    assert with_remedy(bug, tmp_path, "all is kept") is bug
 
 
 def test_other_data_are_refused_with_both_fingerprints() -> None:
