@@ -3,11 +3,9 @@
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import TypeVar
+from typing import Any
 
 from pipeline.core.errors import unknown_name
-
-Part = TypeVar("Part")
 
 
 def names(package: ModuleType) -> list[str]:
@@ -23,7 +21,7 @@ def load(package: ModuleType, kind: str, name: str, *, known: list[str]) -> Modu
     return importlib.import_module(f"{package.__name__}.{name}")
 
 
-def class_of(module: ModuleType, kind: type[Part]) -> type[Part]:
+def class_of(module: ModuleType, kind: type[Any]) -> type[Any]:
     """The one public class of a part's file that is a `kind`; imported ones do not count.
 
     Raises:

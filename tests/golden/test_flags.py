@@ -1,4 +1,4 @@
-"""The flags of recipes, and what they are without any, are frozen: people script against the ones and compare the others.
+"""The flags of recipes and the values behind them are frozen: people script against the one, and compare the other.
 
 A recipe may be added without a line here. A deliberate change, or to freeze what was added:
 python tests/golden/test_flags.py, then commit flags.json and recipes.json with the reason.
