@@ -18,14 +18,13 @@ from pipeline.config import Files, Reading
 from pipeline.core.command import Lines, OnProgress, progress
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.core.fields import check_numbers
-from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, missing, open_backend
 from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.index import Index
 from pipeline.data.order import permutation
 from pipeline.data.plan import PLAN_VERSION, Plan, PlanRows
-from pipeline.data.policies.registry import from_json
+from pipeline.data.policy import from_json
 from pipeline.devices.streams import to_device
 from pipeline.devices.world import World, start_world
 from pipeline.engine.pixel_check import allowed_divergence

@@ -1,4 +1,7 @@
-"""Parts found by file name: a new file in a folder is a new part, without a registration line."""
+"""Parts found by file name: a new file in a folder is a new part, without a registration line.
+
+Names that begin with "_" are no parts: what the parts of a folder share lies in its `_shared/`.
+"""
 
 import importlib
 import pkgutil
@@ -14,8 +17,9 @@ def names(package: ModuleType) -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
-def load(package: ModuleType, kind: str, name: str, *, known: list[str]) -> ModuleType:
-    """Import module `name` of `package`, or refuse the name, listing `known` and the nearest of them."""
+def load(package: ModuleType, kind: str, name: str, *, known: list[str] | None = None) -> ModuleType:
+    """Import module `name` of `package`, or refuse the name, listing `known` (all names) and the nearest of them."""
+    known = names(package) if known is None else known
     if name not in known:
         raise unknown_name(kind, name, known)
     return importlib.import_module(f"{package.__name__}.{name}")
@@ -33,3 +37,8 @@ def class_of(module: ModuleType, kind: type[Any]) -> type[Any]:
         names = ", ".join(value.__name__ for value in found) or "none"
         raise TypeError(f"{module.__name__} must have one public class that is a {kind.__name__}, has {names}")
     return found[0]
+
+
+def load_all(package: ModuleType) -> dict[str, ModuleType]:
+    """Every part by its name."""
+    return {name: importlib.import_module(f"{package.__name__}.{name}") for name in names(package)}

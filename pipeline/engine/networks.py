@@ -54,7 +54,6 @@ def build_networks(run: Run, world: World) -> Networks:
         num_classes=len(index.classes),
         seed=config.optimisation.run_seed,
         taps=method.needs.student,
-        role="student",
     )
     memory_format = torch.channels_last if config.numerics.channels_last else torch.contiguous_format
     online = _online(run, world, memory_format)
@@ -134,7 +133,6 @@ def _online(run: Run, world: World, memory_format: torch.memory_format) -> Onlin
         num_classes=len(run.data.train.index.classes),
         seed=config.optimisation.run_seed,
         taps=needs.teacher - _OUTPUTS,
-        role="teacher",
     )
     if choice.stored is not None:
         _check_same_weights(config.teacher, network, choice.stored)

@@ -5,8 +5,7 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.core.errors import ConfigError, RefluxError, StoreError
-from pipeline.data.backends.base import BackendOptions, DaliDecoding, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, DaliDecoding, Source, open_backend
 from pipeline.data.loader import Loader, Request
 from pipeline.data.order import MicroBatch
 from pipeline.devices.streams import to_device

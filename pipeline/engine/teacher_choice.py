@@ -10,11 +10,11 @@ from pipeline.core.command import Lines
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.devices.world import World
 from pipeline.losses._shared.record import Loss
 from pipeline.losses._shared.registry import loss_record
-from stores.codecs.base import Codec
+from stores.codec import Codec
 from stores.index_file import read_head
 from stores.manifest import Manifest
 from stores.reader import StoreReader, open_store

@@ -22,7 +22,7 @@ from precompute.speed import Speeds
 from precompute.store_folder import remove_old_leftovers
 from precompute.teacher_pass import TeacherPass, build_teacher
 from precompute.work import Unit
-from stores.codecs.registry import parse_codecs
+from stores.codec_registry import parse_codecs
 
 JOB = PrecomputeConfig(teacher="demo_teacher@random", views="0:50", expect_top1=73.3)
 

@@ -15,7 +15,7 @@ def loss_names() -> list[str]:
 
 def loss_type(name: str) -> type[Loss]:
     """The record class of method `name`, or a refusal with what is known."""
-    return parts.class_of(parts.load(losses, "method", name, known=loss_names()), Loss)
+    return parts.class_of(parts.load(losses, "method", name), Loss)
 
 
 def loss_record(name: str, arguments: Mapping[str, Any]) -> Loss:

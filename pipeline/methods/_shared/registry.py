@@ -17,8 +17,7 @@ def method_names() -> list[str]:
 
 def method_of(loss: Loss) -> Method[Any]:
     """The method that a record describes, or a refusal of a record that no file of the folder is for."""
-    module = parts.load(methods, "method", loss.name, known=method_names())
-    return parts.class_of(module, Method)(loss)
+    return parts.class_of(parts.load(methods, "method", loss.name), Method)(loss)
 
 
 def build_method(name: str, arguments: Mapping[str, Any]) -> Method[Any]:
