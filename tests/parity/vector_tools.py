@@ -7,9 +7,9 @@ A result in float32 carries the rounding of its authors' arithmetic and may be o
 Carlo arithmetic (Parker 1997): our side is computed again, with every number on the way moved by a last bit of float32,
 up or down at random. An operation that sums n terms inside rounds not once but n times, with errors that in all
 likelihood stay below 3 sqrt(n) of one rounding (Higham and Mary 2019), where n is the greatest sum of a given array's
-axes. So what is allowed is 3 sqrt(n) times how far the result was moved, and its own last bit. In float64 the
-same serves results that are nothing but rounding, as the gradient of a bias before a BatchNorm; it is too small to
-matter for others.
+axes. So what is allowed is 3 sqrt(n) times how far the result was moved, and its own last bit. In float64 the same
+serves results that are nothing but rounding, as the gradient of a bias before a BatchNorm; it is too small to matter
+for others.
 """
 
 import contextlib
@@ -94,6 +94,10 @@ class Vector(dict[str, np.ndarray]):
         self._read.add(name)
         return super().__getitem__(name)
 
+    def compare(self) -> None:
+        """Run the adapter."""
+        self._case(self)
+
     def below(self, kind: str) -> Iterator[tuple[str, str]]:
         """Names that begin with `kind`, whole and without it."""
         return ((name, name.removeprefix(kind)) for name in list(self) if name.startswith(kind))
@@ -145,7 +149,7 @@ class Vector(dict[str, np.ndarray]):
         """What our side finds, where `seed` is given in arithmetic that rounds to `dtype`."""
         recorded = dict[str, np.ndarray]()
         with contextlib.nullcontext() if seed is None else _Rounded(seed, float(np.finfo(dtype).eps)):
-            self._case(Vector(dict(self.items()), self._meta, self._case, recorded))
+            Vector(dict(self.items()), self._meta, self._case, recorded).compare()
         return recorded
 
 
