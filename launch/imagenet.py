@@ -17,8 +17,8 @@ from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
 import tyro
 
 from launch.recipes.registry import Recipe, all_recipes, on_eight_gpus
+from pipeline.config import RunConfig
 from pipeline.core.command import run_command, unknown_argument
-from pipeline.core.config import RunConfig
 from pipeline.core.errors import ConfigError, PeerError, unknown_name
 
 EXIT_PREEMPTED = 75

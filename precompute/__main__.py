@@ -6,64 +6,66 @@ torchrun --nproc_per_node=8 -m precompute --data DIR --teacher resnet34@IMAGENET
 
 python -m precompute plan --data DIR --teacher NAME@WEIGHTS --views 0:50 [--epochs 100]
 
-The same command again goes on, with any number of ranks. `plan` says what it would cost, and writes nothing.
+python -m precompute audit STORE --data DIR --teacher NAME@WEIGHTS [--rows 64]
+
+The same command again goes on, with any number of ranks. `plan` says what it would cost, and writes nothing; `audit`
+computes rows of a store again and compares them.
 """
 
-import os
 import sys
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
-from pipeline.core.command import run_command
-from pipeline.core.errors import ConfigError, PeerError
-from precompute.config import PlanConfig, PrecomputeConfig
+from pipeline.core.command import run_command, speaks
+from precompute.config import AuditConfig, PlanConfig, PrecomputeConfig
 
-EXIT_PREEMPTED = 75
-_Parsed = TypeVar("_Parsed", PrecomputeConfig, PlanConfig)
+_Store = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STORE", help="folder of the store.")]
+_Config = PrecomputeConfig | PlanConfig | tuple[Path, AuditConfig]
 
 
-def parse_config(arguments: Sequence[str]) -> PrecomputeConfig | PlanConfig:
+def parse_config(arguments: Sequence[str]) -> _Config:
     """What a command line (without the program's name) asks for.
 
     Raises:
         SystemExit: after --help (0) or a wrong flag (2).
     """
     if arguments[:1] == ["plan"]:
-        return _parse(PlanConfig, arguments[1:], "python -m precompute plan", PlanConfig.__doc__)
+        return _parse(PlanConfig, arguments[1:], "python -m precompute plan")
+    if arguments[:1] == ["audit"]:
+        return _parse(_store_and_config, arguments[1:], "python -m precompute audit")
     return _parse(PrecomputeConfig, arguments, "python -m precompute", __doc__)
 
 
-def main() -> None:
-    """Parse, run, and end with 0 (done), 1 (failed), 2 (usage) or 75 (stopped early: run me again)."""
+def main() -> str:
+    """Parse, run, and say how it ended: "done", or "preempted" (run me again)."""
     config = parse_config(sys.argv[1:])
-    try:
-        outcome = _run(config)
-    except PeerError as error:
-        sys.exit(error.exit_code)
-    except ConfigError as error:
-        if not _speaks():
-            sys.exit(error.exit_code)
-        raise
-    if outcome == "preempted":
-        sys.exit(EXIT_PREEMPTED)
+    if isinstance(config, PrecomputeConfig):
+        from precompute.fill import precompute  # torch: only when something is to be computed
 
-
-def _run(config: PrecomputeConfig | PlanConfig) -> str:
+        return precompute(config)
     if isinstance(config, PlanConfig):
-        from precompute.plan import show_plan  # torch: only when something is to be computed
+        from precompute.plan import show_plan
 
         show_plan(config)
-        return "done"
-    from precompute.fill import precompute
+    else:
+        from precompute.audit import audit
 
-    return precompute(config)
+        audit(*config)
+    return "done"
 
 
-def _parse(kind: type[_Parsed], arguments: Sequence[str], prog: str, description: str | None) -> _Parsed:
-    settings: dict[str, Any] = {"use_underscores": False, "console_outputs": _speaks()}
-    parsed: _Parsed = tyro.cli(
+def _store_and_config(store: _Store, config: AuditConfig) -> tuple[Path, AuditConfig]:
+    return store, config
+
+
+def _parse(
+    kind: Callable[..., _Config], arguments: Sequence[str], prog: str, description: str | None = None
+) -> _Config:
+    settings: dict[str, Any] = {"use_underscores": False, "console_outputs": speaks()}
+    parsed: _Config = tyro.cli(
         kind,
         prog=prog,
         description=description,
@@ -72,11 +74,6 @@ def _parse(kind: type[_Parsed], arguments: Sequence[str], prog: str, description
         **settings,
     )
     return parsed
-
-
-def _speaks() -> bool:
-    """Whether this rank is the one that says what every rank finds in the command line."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

@@ -11,67 +11,33 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from pipeline.core.command import OnProgress
-from pipeline.core.config import DaliDecoder, Files, Running
-from pipeline.core.dist import World, start_world
+from pipeline.config import Files, Reading
+from pipeline.core.command import Lines, OnProgress, progress
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.core.rng import check_seed
-from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.core.fields import check_numbers
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, missing, open_backend
 from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.index import Index
 from pipeline.data.order import permutation
 from pipeline.data.plan import PLAN_VERSION, Plan, PlanRows
-from pipeline.data.policies.registry import from_json
+from pipeline.data.policy import from_json
 from pipeline.devices.streams import to_device
+from pipeline.devices.world import World, start_world
 from pipeline.engine.pixel_check import allowed_divergence
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from precompute.comparison import CodecFigures, Recomputed, compare_keys, compare_logits, join_figures, read_stored
+from precompute.config import AuditConfig
 from precompute.other_pixels import ONE_OF_MANY, compare_diverging, in_doubt, same_but_decoder
 from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
-from stores.errors import StoreFormatError
 from stores.index_file import read_head
 from stores.manifest import Manifest
-from stores.problems import Problem
+from stores.problems import Problem, end_with
 from stores.reader import StoreReader, open_store
-
-
-@dataclass(frozen=True)
-class AuditSettings:
-    """What is compared with what.
-
-    Attributes:
-        teacher: model, as NAME@WEIGHTS; the weights must be the store's.
-        data: folder with train/.
-        train_dir: training images, where they are not DATA/train.
-        index: index file of the training images.
-        beton: FFCV file with the training images.
-        num_rows: rows to compute again.
-        seed: which rows.
-        backend: what makes pixels; "auto" is what made the store's, another one, or another decoder of it, is compared
-            by divergence.
-        device: where the teacher runs.
-        threads: decoder threads, None for all cores.
-        dali_decoder: what dali decodes with for a CUDA device; "auto" is what decoded the store's, else cpu.
-    """
-
-    teacher: str
-    data: Path | None = None
-    train_dir: Path | None = None
-    index: Path | None = None
-    beton: Path | None = None
-    num_rows: int = 64
-    seed: int = 0
-    backend: str = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = None
-    dali_decoder: DaliDecoder = "auto"
 
 
 @dataclass(frozen=True)
@@ -136,18 +102,25 @@ class Audit:
         Raises:
             StoreError: the store cannot be read.
         """
-        with _store_errors():
-            return _compare(self.reader, self.rows, self.index, self.backend, self.teacher, on_progress)
+        return _compare(self.reader, self.rows, self.index, self.backend, self.teacher, on_progress)
 
 
-def audit(store: Path, settings: AuditSettings, *, on_progress: OnProgress) -> AuditReport:
-    """Compute rows of complete views again and compare them; raises what `open_audit` and `compare` do."""
-    with open_audit(store, settings) as opened:
-        return opened.compare(on_progress)
+def audit(store: Path, settings: AuditConfig) -> None:
+    """Compute rows of complete views again, compare them, and say what was found.
+
+    Raises:
+        RefluxError: what `open_audit` and `compare` raise; or rows are not the teacher's.
+    """
+    with open_audit(store, settings) as opened, progress("compute again", "rows") as on_progress:
+        report = opened.compare(on_progress)
+    lines = Lines(enabled=True)
+    for line in report.lines():
+        lines.say(line)
+    end_with(store, report.problems, lines.say, whole="as its teacher makes it, in the rows compared")
 
 
 @contextmanager
-def open_audit(store: Path, settings: AuditSettings) -> Iterator[Audit]:
+def open_audit(store: Path, settings: AuditConfig) -> Iterator[Audit]:
     """Open all that computing rows again needs, and refuse what does not belong to the store; reads no rows.
 
     Raises:
@@ -156,10 +129,9 @@ def open_audit(store: Path, settings: AuditSettings) -> Iterator[Audit]:
         StoreError: the store is of other data, pixels or weights (both values are shown), or cannot be read.
     """
     _check_settings(settings)
-    with _store_errors():
-        reader = open_store(store)
-        _check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
-        rows = draw_rows(reader, num_rows=settings.num_rows, seed=settings.seed)
+    reader = open_store(store)
+    _check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
+    rows = draw_rows(reader, num_rows=settings.rows, seed=settings.seed)
     backend = _backend_name(settings, reader.manifest)
     world = start_world(settings.device, settings.threads)
     fix_numerics(world.device)
@@ -172,18 +144,15 @@ def open_audit(store: Path, settings: AuditSettings) -> Iterator[Audit]:
             yield Audit(reader, rows, source.index, opened, teacher)
 
 
-def _check_settings(settings: AuditSettings) -> None:
-    for flag, number in (("--rows", settings.num_rows), ("--threads", settings.threads)):
-        if number is not None and number < 1:
-            raise ConfigError(f"{flag} must be above 0, got {number}")
-    check_seed("--seed", settings.seed)
+def _check_settings(settings: AuditConfig) -> None:
+    check_numbers(settings)
     check_spec(parse_spec(settings.teacher), role="teacher")
     reason = None if settings.backend == "auto" else missing(settings.backend)
     if reason is not None:
         raise ConfigError(reason)
 
 
-def _backend_name(settings: AuditSettings, manifest: Manifest) -> str:
+def _backend_name(settings: AuditConfig, manifest: Manifest) -> str:
     """What makes pixels: the named backend, or the one that made the store's."""
     if settings.backend != "auto":
         return settings.backend
@@ -197,28 +166,22 @@ def _backend_name(settings: AuditSettings, manifest: Manifest) -> str:
     return recorded
 
 
-def _data(settings: AuditSettings, backend: str, manifest: Manifest, folder: Path) -> tuple[Files, Running]:
+def _data(settings: AuditConfig, backend: str, manifest: Manifest, folder: Path) -> tuple[Files, Reading]:
     """Where images come from; an index that has to be made goes to `folder`."""
-    files = Files(
-        out=folder,
-        data=settings.data,
-        train_dir=settings.train_dir,
-        train_index=settings.index,
-        beton=settings.beton,
-    )
-    return files, Running(backend=backend, synthetic_samples=manifest.num_rows, synthetic_classes=len(manifest.classes))
+    files = Files(out=folder, train_index=settings.index, **vars(settings.images))
+    return files, Reading(backend=backend, synthetic_samples=manifest.num_rows, synthetic_classes=len(manifest.classes))
 
 
-def _decoding(settings: AuditSettings, manifest: Manifest, index: Index, world: World) -> DaliDecoding:
+def _decoding(settings: AuditConfig, manifest: Manifest, index: Index, world: World) -> DaliDecoding:
     """How DALI decodes here: as the store's pixels were where nothing else is asked, and there is a device."""
     recorded, decoder = DaliDecoding.from_recipe(manifest.pixel_recipe) or DaliDecoding(), settings.dali_decoder
     if decoder == "auto" and world.device.type == "cuda":
         decoder = recorded.decoder
-    running = Running(dali_decoder=decoder, dali_hw_decoder_load=recorded.hw_load)
-    return DaliDecoding.of(replace(running, dali_decoder=choose_decoder(running, index, world)))
+    reading = Reading(dali_decoder=decoder, dali_hw_decoder_load=recorded.hw_load)
+    return DaliDecoding.of(replace(reading, dali_decoder=choose_decoder(reading, index, world)))
 
 
-def _teacher(settings: AuditSettings, manifest: Manifest, world: World) -> TeacherPass:
+def _teacher(settings: AuditConfig, manifest: Manifest, world: World) -> TeacherPass:
     recorded = manifest.teacher
     network, weights_sha256 = build_teacher(settings.teacher, num_classes=len(manifest.classes))
     _check_same(f"weights of {settings.teacher}", recorded["weights_sha256"], weights_sha256)
@@ -234,7 +197,7 @@ def _teacher(settings: AuditSettings, manifest: Manifest, world: World) -> Teach
 
 
 def _open_backend(
-    settings: AuditSettings, name: str, source: Source, manifest: Manifest, world: World, decoding: DaliDecoding
+    settings: AuditConfig, name: str, source: Source, manifest: Manifest, world: World, decoding: DaliDecoding
 ) -> Backend:
     resolution, batch = (int(manifest.teacher[entry]) for entry in ("resolution", "batch"))
     options = BackendOptions(resolution, world.threads, batch, str(world.device), dali=decoding)
@@ -308,11 +271,3 @@ def _check_same(what: str, stored: object, here: object) -> None:
         raise StoreError(
             f"the {what} must be the store's, to compute its rows again.\n  store: {stored}\n  here:  {here}"
         )
-
-
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    try:
-        yield
-    except StoreFormatError as error:
-        raise StoreError(str(error)) from error

@@ -1,10 +1,10 @@
 """Before the first shard: measure the teacher, begin the store or join it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from pipeline.core.errors import StoreError
+from pipeline.jobs.signals import StopRequest
 from precompute.config import check_store_named
 from precompute.probe import (
     as_measured,
@@ -18,12 +18,11 @@ from precompute.probe import (
 )
 from precompute.report import say
 from precompute.setting import Setting
-from stores.errors import StoreFormatError
 from stores.index_file import create_store
 from stores.manifest import Manifest
 
 
-def begin_store(setting: Setting, is_stopped: Callable[[], bool]) -> tuple[Setting, dict[str, Any]] | None:
+def begin_store(setting: Setting, stop: StopRequest) -> tuple[Setting, dict[str, Any]] | None:
     """Measure what the store does not have yet, and begin it where it is new. A collective call.
 
     Returns:
@@ -38,7 +37,7 @@ def begin_store(setting: Setting, is_stopped: Callable[[], bool]) -> tuple[Setti
     if "top1" not in measured:
         reason = why_no_val(setting.config)
         if reason is None:
-            accuracy = measure_top1(setting, is_stopped)
+            accuracy = measure_top1(setting, lambda: stop.raised)
             if accuracy is None:
                 return None
             measured["top1"] = as_measured(accuracy)
@@ -66,7 +65,7 @@ def _probe(setting: Setting, measured: dict[str, Any]) -> dict[str, Any]:
         if "noise_floor" in measured:
             return {}
         found = {"noise_floor": noise_floor(setting, images, outputs), "codecs": codec_costs(setting, outputs)}
-    except StoreFormatError as error:
+    except StoreError as error:
         raise StoreError(f"the outputs of {setting.config.teacher} cannot be kept: {error}") from error
     floor = found["noise_floor"]
     lines = [f"noise floor, batches of {floor['batches'][0]} and {floor['batches'][1]}: {_figures(floor)}"]
@@ -78,10 +77,7 @@ def _probe(setting: Setting, measured: dict[str, Any]) -> dict[str, Any]:
 def _create(setting: Setting, measured: dict[str, Any]) -> Manifest:
     head = tuple(part.numpy() for part in setting.teacher.head()) if setting.keeps_embedding else None
     manifest = replace(setting.manifest, measured=measured)
-    try:
-        return create_store(check_store_named(setting.config), manifest, head)  # type: ignore[arg-type]
-    except StoreFormatError as error:
-        raise StoreError(str(error)) from error
+    return create_store(check_store_named(setting.config), manifest, head)  # type: ignore[arg-type]
 
 
 def _say_top1(setting: Setting, measured: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stores.codecs.base import Codec
+from stores.codec import Codec
 from stores.index_file import Head
 from stores.layout import shard_keys
 from stores.problems import Problem

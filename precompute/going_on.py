@@ -11,7 +11,6 @@ from precompute.audit import Audit, draw_rows
 from precompute.config import check_store_named
 from precompute.report import say
 from precompute.setting import Setting, describe_software
-from stores.errors import StoreFormatError
 from stores.reader import StoreReader, open_store
 
 _NUM_ROWS = 64
@@ -65,7 +64,4 @@ def _audit(setting: Setting, sides: str) -> Audit:
 
 
 def _reader(setting: Setting) -> StoreReader:
-    try:
-        return open_store(check_store_named(setting.config))
-    except StoreFormatError as error:
-        raise StoreError(str(error)) from error
+    return open_store(check_store_named(setting.config))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from precompute.comparison import CodecFigures, Recomputed, compare_logits, join_figures
-from stores.codecs.base import Codec
+from stores.codec import Codec
 from stores.index_file import Head
 from stores.layout import ShardKey, shard_keys
 from stores.problems import Problem

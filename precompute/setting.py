@@ -10,24 +10,22 @@ from typing import Any
 
 import torch
 
-from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
-from pipeline.data.backends.registry import check_backend, open_backend
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, check_backend, open_backend
 from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policies.registry import get_policy
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import check_spec
+from pipeline.data.policy import get_policy
+from pipeline.devices.numerics import teacher_precision
+from pipeline.devices.world import World
+from pipeline.models.spec import resolve_model
 from precompute.config import PrecomputeConfig
 from precompute.other_pixels import same_but_decoder
-from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics, resolve_precision
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
+from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 from stores.difference import first_difference
-from stores.errors import StoreFormatError
 from stores.index_file import read_manifest
 from stores.layout import STORE_FILE, VIEWS_FOLDER
 from stores.manifest import Manifest
@@ -76,9 +74,9 @@ def check_names(config: PrecomputeConfig) -> None:
     Raises:
         ConfigError: with what is known.
     """
-    check_spec(parse_spec(config.teacher), role="teacher")
-    get_policy(config.policy)
-    check_backend(config.backend, has_beton=config.beton is not None)
+    resolve_model(config.teacher, role="teacher")
+    get_policy(config.pixels.policy)
+    check_backend(config.reading.backend, has_beton=config.images.beton is not None)
     _check_keep(config.keep)
 
 
@@ -93,15 +91,16 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
     """
     fix_numerics(world.device)
     config = _as_begun(config, world)
-    source, name = open_train(config.files(folder), config.running(), world)
+    source, name = open_train(config.files(folder), config.reading, world)
     if len(source.index) != source.index.num_parent:
         raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
     network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
     codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
-    precision = resolve_precision(config.precision, world.device)
-    check_decoder_is_used(config.running(), name)
+    precision = teacher_precision(config.precision, world.device)
+    check_decoder_is_used(config.reading, name)
     if name == "dali":
-        config = replace(config, dali_decoder=choose_decoder(config.running(), source.index, world))
+        decoder = choose_decoder(config.reading, source.index, world)
+        config = replace(config, reading=replace(config.reading, dali_decoder=decoder))
     backend = open_backend(name, source, _backend_options(config, world))
     try:
         about_teacher = {
@@ -114,13 +113,13 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
         teacher = TeacherPass(
             network,
             device=world.device,
-            mean=config.mean,
-            std=config.std,
+            mean=config.pixels.mean,
+            std=config.pixels.std,
             precision=precision,
             batch=config.batch,
             compiled=config.compile,
         )
-        plan = Plan(get_policy(config.policy), config.plan_seed)
+        plan = Plan(get_policy(config.pixels.policy), config.pixels.plan_seed)
         loader = Loader(source.index, plan, backend, world.device)
         yield Setting(config, world, folder, source, loader, teacher, codecs, manifest)
     finally:
@@ -155,12 +154,12 @@ def _own_version() -> str | None:
 
 def _backend_options(config: PrecomputeConfig, world: World) -> BackendOptions:
     return BackendOptions(
-        resolution=config.resolution,
+        resolution=config.pixels.resolution,
         num_threads=world.threads,
         max_batch=config.batch * config.views_per_decode,
         device=str(world.device),
-        on_bad_image=config.on_bad_image,
-        dali=DaliDecoding.of(config.running()),
+        on_bad_image=config.reading.on_bad_image,
+        dali=DaliDecoding.of(config.reading),
         prefetch=3 if config.views_per_decode == 1 else 1,  # several views make one request large enough for all cores
     )
 
@@ -177,7 +176,7 @@ def _check_keep(keep: str) -> None:
 def _parse_codecs(keep: str, *, num_classes: int, embedding_dim: int) -> tuple[Codec, ...]:
     try:
         return parse_codecs(keep, num_classes=num_classes, embedding_dim=embedding_dim)
-    except StoreFormatError as error:
+    except StoreError as error:
         raise ConfigError(f"--keep: {error}") from error
 
 
@@ -193,16 +192,16 @@ def _draft(
         index_fingerprint=source.index.fingerprint,
         num_rows=len(source.index),
         classes=source.index.classes,
-        policy=get_policy(config.policy).to_json(),
-        plan_seed=config.plan_seed,
+        policy=get_policy(config.pixels.policy).to_json(),
+        plan_seed=config.pixels.plan_seed,
         plan_version=PLAN_VERSION,
         pixel_recipe=backend.pixel_recipe(),
         teacher={
             "name": config.teacher,
             "seed": WEIGHTS_SEED,
-            "resolution": config.resolution,
-            "mean": list(config.mean),
-            "std": list(config.std),
+            "resolution": config.pixels.resolution,
+            "mean": list(config.pixels.mean),
+            "std": list(config.pixels.std),
             "batch": config.batch,
             "channels_last": True,
             "compile": config.compile,
@@ -218,11 +217,12 @@ def _as_begun(config: PrecomputeConfig, world: World) -> PrecomputeConfig:
     """With what "auto" stood for on CUDA when the store was begun with DALI: today it may be something else."""
     there = _manifest_in(config.store)
     decoding = None if there is None else DaliDecoding.from_recipe(there.pixel_recipe)
-    if decoding is None or config.beton is not None or world.device.type != "cuda":
+    if decoding is None or config.images.beton is not None or world.device.type != "cuda":
         return config
-    backend = "dali" if config.backend == "auto" else config.backend
-    decoder = decoding.decoder if config.dali_decoder == "auto" else config.dali_decoder
-    return replace(config, backend=backend, dali_decoder=decoder)
+    reading = config.reading
+    backend = "dali" if reading.backend == "auto" else reading.backend
+    decoder = decoding.decoder if reading.dali_decoder == "auto" else reading.dali_decoder
+    return replace(config, reading=replace(reading, backend=backend, dali_decoder=decoder))
 
 
 def _manifest_in(store: Path | None) -> Manifest | None:
@@ -230,9 +230,9 @@ def _manifest_in(store: Path | None) -> Manifest | None:
         return None
     try:
         return read_manifest(store)
-    except StoreFormatError as error:
+    except StoreError:
         if (store / STORE_FILE).exists():
-            raise StoreError(str(error)) from error
+            raise
         return None  # killed before its first file
 
 

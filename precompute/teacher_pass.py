@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from pipeline.core.config import Precision
 from pipeline.devices.numerics import fix_compiler, set_kernels
 from pipeline.engine.networks import preparation
 from pipeline.models.network import Network
@@ -90,13 +89,6 @@ def fix_numerics(device: torch.device) -> None:
     fix_compiler()
     if device.type == "cpu":
         torch.set_num_threads(1)
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> str:
-    """What "auto" means on a device."""
-    if precision != "auto":
-        return precision
-    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def _filled_up(images_BHWC: Tensor, size: int) -> Tensor:

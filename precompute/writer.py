@@ -11,8 +11,7 @@ import numpy as np
 
 from pipeline.core.errors import StoreError
 from pipeline.data.plan import PlanRows
-from stores.codecs.base import Codec
-from stores.errors import StoreFormatError
+from stores.codec import Codec
 from stores.layout import ShardKey
 from stores.manifest import Manifest
 from stores.shard import ShardWriter
@@ -95,7 +94,7 @@ class BackgroundWriter:
     def _write(self, piece: Piece) -> None:
         try:
             self._write_piece(piece)
-        except StoreFormatError as error:
+        except StoreError as error:
             first, last = piece.rows.ids[0], piece.rows.ids[-1]
             raise StoreError(f"view {piece.key.view}, samples {first} to {last}: {error}") from error
         except OSError as error:

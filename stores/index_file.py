@@ -14,13 +14,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from stores.atomic import fsync_path, publish, rename_if_new
+from pipeline.core.arrays import map_arrays, write_arrays
+from pipeline.core.atomic import fsync_path, publish, rename_if_new
+from pipeline.core.errors import ArraysError, StoreError
+from pipeline.core.hdf5 import HDF5_VERSION, read_text, write_text
 from stores.difference import first_difference
-from stores.errors import StoreFormatError
-from stores.layout import HDF5_VERSION, HEAD_FILE, STORE_FILE, VIEWS_FOLDER, ShardKey, parse_shard, parse_view
+from stores.layout import HEAD_FILE, STORE_FILE, VIEWS_FOLDER, ShardKey, parse_shard, parse_view
 from stores.manifest import Manifest
-from stores.mapped import MappedFileError, map_arrays, write_arrays
-from stores.text_attribute import read_text, write_text
 from stores.virtual import check_member, write_views
 
 Head = tuple[np.ndarray, np.ndarray]
@@ -41,7 +41,7 @@ def create_store(store: Path, manifest: Manifest, head: Head | None) -> Manifest
         The manifest that stands in the store: of equal identity, `measured` and `made_with` are its first job's.
 
     Raises:
-        StoreFormatError: the store is another one (the first entry that differs, with both values), is damaged, or
+        StoreError: the store is another one (the first entry that differs, with both values), is damaged, or
             cannot be written.
     """
     with writing(store):
@@ -59,14 +59,14 @@ def read_manifest(store: Path) -> Manifest:
     """The manifest, from store.h5, or from a shard where store.h5 is missing.
 
     Raises:
-        StoreFormatError: no store there, unreadable, or of a newer format version.
+        StoreError: no store there, unreadable, or of a newer format version.
     """
     file = store / STORE_FILE
     if _exists(file):
         return Manifest.from_text(_manifest_text(file), str(file))
     keys = list_shards(store)
     if not keys:
-        raise StoreFormatError(
+        raise StoreError(
             f"{store} is not a store: it has neither {STORE_FILE} nor a shard in {VIEWS_FOLDER}/.\n"
             "Name the folder that `python -m precompute --store` wrote."
         )
@@ -82,7 +82,7 @@ def read_head(store: Path, manifest: Manifest | None = None) -> Head | None:
         manifest: the store's, where the caller has read it.
 
     Raises:
-        StoreFormatError: damaged, or the head of another store.
+        StoreError: damaged, or the head of another store.
     """
     path = store / HEAD_FILE
     if not _exists(path):
@@ -91,11 +91,11 @@ def read_head(store: Path, manifest: Manifest | None = None) -> Head | None:
     try:
         mapped = map_arrays(path, verify=True)
         weight, bias = mapped.arrays["weight"], mapped.arrays["bias"]
-    except (MappedFileError, KeyError) as error:
-        raise StoreFormatError(f"{error}\n{path} holds no readable classifier: {remedy}") from error
+    except (ArraysError, KeyError) as error:
+        raise StoreError(f"{error}\n{path} holds no readable classifier: {remedy}") from error
     wanted, found = (manifest or read_manifest(store)).fingerprint(), mapped.header.get("store")
     if mapped.header.get("kind") != _HEAD_KIND or found != wanted:
-        raise StoreFormatError(f"{path} is not this store's classifier; {remedy}.\n  store: {wanted}\n  file:  {found}")
+        raise StoreError(f"{path} is not this store's classifier; {remedy}.\n  store: {wanted}\n  file:  {found}")
     return weight, bias
 
 
@@ -105,7 +105,7 @@ def write_index(store: Path, manifest: Manifest | None = None) -> None:
     Jobs that do this at one time end in the right file: each looks again after its rename, and the last one sees all.
 
     Raises:
-        StoreFormatError: no store, a shard of another one, or a folder that cannot be written.
+        StoreError: no store, a shard of another one, or a folder that cannot be written.
     """
     chosen = manifest if manifest is not None else _standing_manifest(store)
     checked: set[ShardKey] = set()
@@ -125,7 +125,7 @@ def list_shards(store: Path) -> list[ShardKey]:
     """Every shard, by file names alone, sorted; names that the layout does not know are passed over.
 
     Raises:
-        StoreFormatError: a folder that cannot be read.
+        StoreError: a folder that cannot be read.
     """
     try:
         folders = [entry.path for entry in _entries(store / VIEWS_FOLDER) if parse_view(entry.name) is not None]
@@ -141,12 +141,12 @@ def writing(store: Path) -> Iterator[None]:
     """Turn what the operating system says while a store is written into one message.
 
     Raises:
-        StoreFormatError: read-only, full, no permission, and the like.
+        StoreError: read-only, full, no permission, and the like.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: how h5py says that a file could not be closed
-        raise StoreFormatError(
+        raise StoreError(
             f"cannot write the store {store}: {_reason(error)}.\n"
             "Make room or give permission, and run the same command again."
         ) from error
@@ -159,8 +159,8 @@ def _exists(path: Path) -> bool:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> StoreFormatError:
-    return StoreFormatError(f"cannot read {path}: {_reason(error)}.\nGive permission, or mount what holds it.")
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot read {path}: {_reason(error)}.\nGive permission, or mount what holds it.")
 
 
 def _reason(error: OSError | RuntimeError) -> str:
@@ -199,7 +199,7 @@ def _begin(store: Path, manifest: Manifest) -> None:
 def _check_same(store: Path, there: Manifest, here: Manifest) -> None:
     difference = first_difference(there, here)
     if difference is not None:
-        raise StoreFormatError(
+        raise StoreError(
             f"{store} is the store of other teacher outputs: '{difference.entry}' differs.\n"
             f"  store:    {difference.first}\n"
             f"  this job: {difference.second}\n"
@@ -220,7 +220,7 @@ def _standing_manifest(store: Path) -> Manifest:
     """The manifest of a store whose store.h5 may be damaged: then a shard's."""
     try:
         return read_manifest(store)
-    except StoreFormatError:
+    except StoreError:
         keys = list_shards(store)
         if not keys:
             raise
@@ -236,7 +236,7 @@ def _manifest_text(path: Path) -> str:
         raise _unreadable(path, error) from error
     except (OSError, KeyError, RuntimeError) as error:
         remedy = "\n`python -m stores index STORE` makes it again from the shards." if path.name == STORE_FILE else ""
-        raise StoreFormatError(f"{path} holds no readable manifest ({error}).{remedy}") from error
+        raise StoreError(f"{path} holds no readable manifest ({error}).{remedy}") from error
 
 
 def _write_store_file(path: Path, manifest: Manifest, keys: list[ShardKey], head: tuple[int, ...] | None) -> None:

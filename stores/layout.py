@@ -10,9 +10,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# of the files' format: "latest" is whatever the writer's HDF5 knows, which older ones cannot read (seen with virtual
-# datasets of HDF5 2.0 in 1.14); 1.10 has all that is needed, attributes beyond 64 KB too
-HDF5_VERSION = ("v110", "v110")
 STORE_FILE = "store.h5"
 HEAD_FILE = "head.h5"
 VIEWS_FOLDER = "views"

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from stores.errors import StoreFormatError
+from pipeline.core.errors import StoreError
 
 STORE_VERSION = 1
 _NOT_IDENTITY = ("measured", "made_with")
@@ -68,20 +68,20 @@ class Manifest:
         """Inverse of `to_text`; `where` names the file in messages.
 
         Raises:
-            StoreFormatError: not a manifest, or of a version that this program does not read.
+            StoreError: not a manifest, or of a version that this program does not read.
         """
         try:
             found = json.loads(text)
             version = found["version"]
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreFormatError(f"{where} holds no readable manifest ({error})") from error
+            raise StoreError(f"{where} holds no readable manifest ({error})") from error
         if version != STORE_VERSION:
-            raise StoreFormatError(
+            raise StoreError(
                 f"{where} has store format version {version}, this program reads {STORE_VERSION}: update Reflux"
             )
         known = {item.name for item in fields(cls)}
         if set(found) != known:
-            raise StoreFormatError(f"{where}: the manifest's entries are not those of version {STORE_VERSION}")
+            raise StoreError(f"{where}: the manifest's entries are not those of version {STORE_VERSION}")
         lists = {name: tuple(found[name]) for name in ("classes", "codecs")}
         return cls(**{**found, **lists})
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.core.errors import StoreError, StoreRowError
 from stores.checksum import row_crcs
-from stores.codecs.base import Codec, Field
-from stores.codecs.registry import codec_from_json
-from stores.errors import StoreFormatError, StoreRowError
+from stores.codec import Codec, Field
+from stores.codec_registry import codec_from_json
 from stores.file_system import StoreIO, is_local
 from stores.index_file import list_shards, read_manifest
 from stores.joined_map import can_join
@@ -34,7 +34,7 @@ def open_store(store: Path, *, io: StoreIO = "auto", check_rows: bool = True) ->
         check_rows: whether every row's checksum is compared, which takes under a microsecond a row of 2 KB.
 
     Raises:
-        StoreFormatError: no store, one that this version cannot read, or one that cannot be mapped with io="mmap".
+        StoreError: no store, one that this version cannot read, or one that cannot be mapped with io="mmap".
     """
     return StoreReader(store, io=io, check_rows=check_rows)
 
@@ -80,7 +80,7 @@ class StoreReader:
         """Read and check the headers of all shards of a view now, which `gather` does at a view's first row.
 
         Raises:
-            StoreFormatError: shards are missing, damaged, or of another store; names the file.
+            StoreError: shards are missing, damaged, or of another store; names the file.
         """
         self._rows_of(view)
 
@@ -106,7 +106,7 @@ class StoreReader:
 
         Raises:
             StoreRowError: rows whose checksum does not fit, with view and ids.
-            StoreFormatError: the view is not complete, a file is damaged or was truncated, a field is not kept.
+            StoreError: the view is not complete, a file is damaged or was truncated, a field is not kept.
             IndexError: an id that the data set does not have.
             ValueError: an array in `out` of another type or shape.
         """
@@ -127,20 +127,20 @@ class StoreReader:
         in a thread of its own, one view ahead, where memory has room for two views.
 
         Raises:
-            StoreFormatError: shards are missing, or cannot be read.
+            StoreError: shards are missing, or cannot be read.
         """
         self.open_view(view)
         store = self._staged.get(view, self.path)
         try:
             warm_shards([key.path(store) for key in self._keys(view)])
         except OSError as error:
-            raise StoreFormatError(f"cannot read view {view} of {store}: {error}") from error
+            raise StoreError(f"cannot read view {view} of {store}: {error}") from error
 
     def stage(self, view: int, folder: Path) -> None:
         """Copy a complete view to fast local storage and read it from there; processes that share `folder` copy once.
 
         Raises:
-            StoreFormatError: shards are missing or damaged.
+            StoreError: shards are missing or damaged.
             OSError: no space or no permission in `folder`.
         """
         store = staged_store(folder, self.manifest)
@@ -176,7 +176,7 @@ class StoreReader:
         if view in self._staged:
             try:
                 return self._open_at(self._staged[view], view)
-            except StoreFormatError:  # removed by another process of this machine
+            except StoreError:  # removed by another process of this machine
                 del self._staged[view]
         self._require_complete(view)
         return self._open_at(self.path, view)
@@ -188,12 +188,12 @@ class StoreReader:
         try:
             return MappedView(shards) if self._choose_io(store) == "mmap" else PreadView(shards)
         except (OSError, ValueError) as error:
-            raise StoreFormatError(f"cannot open view {view} of {store}: {error}") from error
+            raise StoreError(f"cannot open view {view} of {store}: {error}") from error
 
     def _require_complete(self, view: int) -> None:
         missing = self.missing(view)
         if missing:
-            raise StoreFormatError(
+            raise StoreError(
                 f"a view is read whole, but view {view} of {self.path} lacks {len(missing)} of "
                 f"{len(self._keys(view))} shards: {missing[0].path(self.path)} is the first.\n"
                 "Run the store's precompute command again, which makes what is missing."
@@ -205,7 +205,7 @@ class StoreReader:
         rows, columns = self.manifest.shard_rows, shard_columns(tuple(self.fields.values()))
         odd = [field.name for field in columns if not can_join(self.manifest.num_rows, rows, field.row_bytes)]
         if self._wanted_io == "mmap" and odd:
-            raise StoreFormatError(
+            raise StoreError(
                 f"{self.path} cannot be mapped: {rows} rows of '{odd[0]}' are not whole pages of memory, as a multiple "
                 'of 4096 rows a shard would be. Read it with io="pread" or "auto".'
             )
@@ -214,7 +214,7 @@ class StoreReader:
     def _known(self, names: Sequence[str] | dict[str, Field]) -> list[Field]:
         unknown = [name for name in names if name not in self.fields]
         if unknown:
-            raise StoreFormatError(f"{self.path} keeps {', '.join(self.fields)}, not '{unknown[0]}'")
+            raise StoreError(f"{self.path} keeps {', '.join(self.fields)}, not '{unknown[0]}'")
         return [self.fields[name] for name in names]
 
     def _checked_ids(self, ids: np.ndarray) -> np.ndarray:

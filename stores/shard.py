@@ -17,14 +17,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from stores.atomic import fsync_path, rename_if_new
+from pipeline.core.atomic import fsync_path, rename_if_new
+from pipeline.core.errors import StoreError
+from pipeline.core.hdf5 import read_text
 from stores.checksum import row_crcs
-from stores.codecs.base import Field
-from stores.errors import StoreFormatError
+from stores.codec import Field
 from stores.layout import ShardKey, parse_shard
 from stores.manifest import STORE_VERSION, Manifest
 from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC, SHARD_KIND, Place, create_shard_file, shard_columns
-from stores.text_attribute import read_text
 
 _FLUSH_BYTES = 1 << 24
 _REMEDY = "remove it, and precompute it again"
@@ -185,22 +185,22 @@ def read_shard(path: Path) -> ShardFile:
     """Read a shard's header and the places of its datasets; the rows are not looked at.
 
     Raises:
-        StoreFormatError: not a shard, truncated, of another version, not what its name says, or with datasets that
+        StoreError: not a shard, truncated, of another version, not what its name says, or with datasets that
             are not plain contiguous bytes of this very file.
     """
     key = parse_shard(path)
     if key is None:
-        raise StoreFormatError(f"{path} is not named as a shard is, .../views/0007/rows-0000000-0065536.h5")
+        raise StoreError(f"{path} is not named as a shard is, .../views/0007/rows-0000000-0065536.h5")
     try:
         with h5py.File(path, "r", locking=False) as file:
             header, manifest_text = json.loads(read_text(file, "header")), read_text(file, "manifest")
             places = {name: _place_of(file, name) for name in file}
-    except StoreFormatError as error:
-        raise StoreFormatError(f"{path}: {error}; {_REMEDY}") from error
+    except StoreError as error:
+        raise StoreError(f"{path}: {error}; {_REMEDY}") from error
     except FileNotFoundError as error:
-        raise StoreFormatError(f"{path} is missing; run the store's precompute command again") from error
+        raise StoreError(f"{path} is missing; run the store's precompute command again") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise StoreFormatError(f"{path} is not a readable shard ({error}); {_REMEDY}") from error
+        raise StoreError(f"{path} is not a readable shard ({error}); {_REMEDY}") from error
     _check_header(path, key, header, manifest_text)
     _check_places(path, key, places)
     return ShardFile(path, key, header["store"], manifest_text, header, places)
@@ -210,11 +210,11 @@ def check_shard(shard: ShardFile, manifest: Manifest, fields: tuple[Field, ...])
     """Compare a shard with the store that it lies in.
 
     Raises:
-        StoreFormatError: of another store, or with other datasets than the manifest's codecs have; both are shown.
+        StoreError: of another store, or with other datasets than the manifest's codecs have; both are shown.
     """
     wanted = manifest.fingerprint()
     if shard.store != wanted:
-        raise StoreFormatError(
+        raise StoreError(
             f"{shard.path} is a shard of another store; move it out, and precompute its rows again.\n"
             f"  store: {wanted}\n  shard: {shard.store}"
         )
@@ -222,7 +222,7 @@ def check_shard(shard: ShardFile, manifest: Manifest, fields: tuple[Field, ...])
     expected = {field.name: ((rows, *field.shape), field.dtype) for field in shard_columns(fields)}
     found = {name: (place.shape, place.dtype) for name, place in shard.places.items()}
     if found != expected:
-        raise StoreFormatError(
+        raise StoreError(
             f"{shard.path} has other datasets than the store's codecs; {_REMEDY}.\n"
             f"  store: {expected}\n  shard: {found}"
         )
@@ -243,44 +243,44 @@ def _write_all(descriptor: int, array: np.ndarray, offset: int) -> None:
 
 def _place_of(file: h5py.File, name: str) -> Place:
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise StoreFormatError(f"'{name}' is a link to something else, which shards must not have")
+        raise StoreError(f"'{name}' is a link to something else, which shards must not have")
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
-        raise StoreFormatError(f"'{name}' is not a dataset")
+        raise StoreError(f"'{name}' is not a dataset")
     properties = dataset.id.get_create_plist()
     if properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count():
-        raise StoreFormatError(f"dataset '{name}' is not contiguous bytes of this file")
+        raise StoreError(f"dataset '{name}' is not contiguous bytes of this file")
     offset = dataset.id.get_offset()
     if offset is None:
-        raise StoreFormatError(f"dataset '{name}' has no bytes in this file")
+        raise StoreError(f"dataset '{name}' has no bytes in this file")
     return Place(offset, dataset.shape, dataset.dtype.str)
 
 
 def _check_header(path: Path, key: ShardKey, header: Any, manifest_text: str) -> None:
     if not isinstance(header, dict) or header.get("kind") != SHARD_KIND:
-        raise StoreFormatError(f"{path} is an HDF5 file, but not a shard of a store; move it out")
+        raise StoreError(f"{path} is an HDF5 file, but not a shard of a store; move it out")
     if header.get("version") != STORE_VERSION:
-        raise StoreFormatError(
+        raise StoreError(
             f"{path} has store format version {header.get('version')}, this program reads {STORE_VERSION}: "
             "update Reflux"
         )
     said = tuple(header.get(name) for name in ("view", "start", "stop"))
     if said != (key.view, key.start, key.stop):
-        raise StoreFormatError(
+        raise StoreError(
             f"{path} holds other rows than its name says: it was renamed, move it back.\n"
             f"  name:   view {key.view}, rows {key.start} to {key.stop}\n"
             f"  header: view {said[0]}, rows {said[1]} to {said[2]}"
         )
     if Manifest.from_text(manifest_text, str(path)).fingerprint() != header.get("store"):
-        raise StoreFormatError(f"{path}: its manifest does not have the fingerprint in its header; {_REMEDY}")
+        raise StoreError(f"{path}: its manifest does not have the fingerprint in its header; {_REMEDY}")
 
 
 def _check_places(path: Path, key: ShardKey, places: dict[str, Place]) -> None:
     size_bytes, rows = path.stat().st_size, key.stop - key.start
     for name, place in places.items():
         if place.shape[:1] != (rows,):
-            raise StoreFormatError(f"{path}: dataset '{name}' has shape {place.shape}, its name says {rows} rows")
+            raise StoreError(f"{path}: dataset '{name}' has shape {place.shape}, its name says {rows} rows")
         if place.end > size_bytes:
-            raise StoreFormatError(
+            raise StoreError(
                 f"{path} is truncated: dataset '{name}' ends at byte {place.end}, the file at {size_bytes}; {_REMEDY}"
             )

@@ -12,10 +12,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from stores.codecs.base import Field
-from stores.layout import HDF5_VERSION, ShardKey
+from pipeline.core.hdf5 import HDF5_VERSION, write_text
+from stores.codec import Field
+from stores.layout import ShardKey
 from stores.manifest import STORE_VERSION, Manifest
-from stores.text_attribute import write_text
 
 SHARD_KIND = "reflux store shard"
 LABEL, PLAN_CRC, ROW_CRC = Field("label", "<i4", ()), Field("plan_crc", "<u4", ()), Field("row_crc", "<u4", ())

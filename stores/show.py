@@ -5,8 +5,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from stores.codecs.registry import codec_from_json
-from stores.errors import StoreFormatError
+from pipeline.core.errors import StoreError
+from stores.codec_registry import codec_from_json
 from stores.index_file import list_shards, read_manifest
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
@@ -41,7 +41,7 @@ def describe_store(store: Path) -> list[tuple[str, str]]:
     """What the manifest says, one (name, value) pair a line.
 
     Raises:
-        StoreFormatError: no store, or one that this program cannot read.
+        StoreError: no store, or one that this program cannot read.
     """
     manifest = read_manifest(store)
     teacher, noise = manifest.teacher, manifest.measured.get("noise_floor")
@@ -103,7 +103,7 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise StoreFormatError(f"cannot read {path}: {error.strerror}") from error
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _codecs(manifest: Manifest) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stores.atomic import publish
+from pipeline.core.atomic import publish
 from stores.layout import ShardKey, view_folder
 from stores.manifest import Manifest
 

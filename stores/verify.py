@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core.errors import StoreError
 from stores.checksum import row_crcs
-from stores.codecs.base import Field
-from stores.errors import StoreFormatError
+from stores.codec import Field
 from stores.index_file import list_shards, read_manifest
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
@@ -33,14 +33,14 @@ def verify_store(store: Path, *, on_progress: OnProgress) -> list[Problem]:
         What is wrong, and notes on what is not damage; nothing is changed.
 
     Raises:
-        StoreFormatError: no store, one of a newer format version, or a folder that cannot be read.
+        StoreError: no store, one of a newer format version, or a folder that cannot be read.
     """
     found = list_shards(store)
     manifest = _trusted_manifest(store, found)
     try:
         problems = check_tree(store)
     except OSError as error:
-        raise StoreFormatError(f"cannot read {error.filename or store}: {error.strerror}") from error
+        raise StoreError(f"cannot read {error.filename or store}: {error.strerror}") from error
     problems += check_presence(store, manifest, found)
     problems += check_index(store, manifest, found)
     problems += check_head(store, manifest)
@@ -53,7 +53,7 @@ def _trusted_manifest(store: Path, found: list[ShardKey]) -> Manifest:
     for key in found:
         try:
             return Manifest.from_text(read_shard(key.path(store)).manifest_text, str(key.path(store)))
-        except StoreFormatError:
+        except StoreError:
             continue
     return read_manifest(store)
 
@@ -75,7 +75,7 @@ def _check_shard(path: Path, key: ShardKey, manifest: Manifest, fields: tuple[Fi
         shard = read_shard(path)
         check_shard(shard, manifest, fields)
         damaged, outside = _bad_rows(shard, fields, len(manifest.classes))
-    except (StoreFormatError, OSError) as error:
+    except (StoreError, OSError) as error:
         yield Problem(path, str(error).removeprefix(f"{path}: ").removeprefix(f"{path} "), view=key.view)
         return
     if len(damaged):
@@ -110,7 +110,5 @@ def _read_rows(descriptor: int, place: Place, rows: range) -> np.ndarray:
     num_bytes = len(rows) * place.row_bytes
     data = os.pread(descriptor, num_bytes, place.offset + rows.start * place.row_bytes)
     if len(data) != num_bytes:
-        raise StoreFormatError(
-            f"was truncated while it was read: row {rows.start + len(data) // place.row_bytes} is gone"
-        )
+        raise StoreError(f"was truncated while it was read: row {rows.start + len(data) // place.row_bytes} is gone")
     return np.frombuffer(data, place.dtype).reshape(len(rows), *place.shape[1:])

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import h5py
 
+from pipeline.core.errors import StoreError
+from pipeline.core.hdf5 import read_text
 from stores.difference import first_difference
-from stores.errors import StoreFormatError
 from stores.index_file import read_head
 from stores.layout import HEAD_FILE, STORE_FILE, VIEWS_FOLDER, ShardKey
 from stores.manifest import Manifest
 from stores.problems import Problem
-from stores.text_attribute import read_text
 
 _REMEDY = "make it again with `python -m stores index STORE`"
 
@@ -25,7 +25,7 @@ def check_index(store: Path, manifest: Manifest, found: list[ShardKey]) -> list[
             there = Manifest.from_text(read_text(file, "manifest"), str(path))
             wrong = [*_wrong_links(file), *_wrong_head(file)]
             listed = set(_listed(file.get(VIEWS_FOLDER, {}), wrong))
-    except StoreFormatError as error:
+    except StoreError as error:
         return [Problem(path, f"{error}; {_REMEDY}")]
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         return [Problem(path, f"cannot be read ({error}); {_REMEDY}")]
@@ -56,7 +56,7 @@ def check_head(store: Path, manifest: Manifest) -> list[Problem]:
     keeps_embeddings = any(str(codec.get("id")).startswith("embedding") for codec in manifest.codecs)
     try:
         head = read_head(store, manifest)
-    except StoreFormatError as error:
+    except StoreError as error:
         return [Problem(store / HEAD_FILE, str(error))]
     if head is None and keeps_embeddings:
         message = "is missing, and logits cannot be rebuilt without it; run the store's precompute command again"

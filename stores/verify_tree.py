@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from stores.atomic import is_temporary
+from pipeline.core.atomic import is_temporary
 from stores.layout import (
     HEAD_FILE,
     JOBS_FOLDER,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stores.errors import StoreFormatError
+from pipeline.core.errors import StoreError
 from stores.joined_map import map_joined
 from stores.shard import ShardFile
 from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC
@@ -22,7 +22,7 @@ class ViewRows(ABC):
         """Rows `ids` (B,) int64, all of them in the view, of dataset `name` into `out` (B, ...), C-contiguous.
 
         Raises:
-            StoreFormatError: the file cannot be read, or was truncated while it was open (a map cannot tell: SIGBUS).
+            StoreError: the file cannot be read, or was truncated while it was open (a map cannot tell: SIGBUS).
         """
 
 
@@ -97,9 +97,9 @@ class _File:
                 data, offset = data[count:], offset + count
                 count = os.preadv(self._descriptor, (data,), offset)
         except OSError as error:
-            raise StoreFormatError(f"cannot read {self._path}: {error.strerror}") from error
+            raise StoreError(f"cannot read {self._path}: {error.strerror}") from error
         if count < len(data):
-            raise StoreFormatError(
+            raise StoreError(
                 f"{self._path} was truncated while it was open: it ends before byte {offset + len(data)}; "
                 "remove it, and precompute it again"
             )

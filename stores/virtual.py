@@ -7,9 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from stores.codecs.base import Field
-from stores.codecs.registry import codec_from_json
-from stores.errors import StoreFormatError
+from pipeline.core.errors import StoreError
+from stores.codec import Field
+from stores.codec_registry import codec_from_json
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
 from stores.shard import check_shard, read_shard
@@ -20,7 +20,7 @@ def payload_fields(manifest: Manifest) -> tuple[Field, ...]:
     """The datasets of all codecs of a store, in their order in the row checksum.
 
     Raises:
-        StoreFormatError: a codec that this program does not know.
+        StoreError: a codec that this program does not know.
     """
     return tuple(field for codec in manifest.codecs for field in codec_from_json(codec).fields)
 
@@ -29,11 +29,11 @@ def check_member(store: Path, key: ShardKey, manifest: Manifest) -> None:
     """Read a shard's header and refuse what is not part of the store.
 
     Raises:
-        StoreFormatError: no readable shard, one of another store, or rows that no shard of this store has.
+        StoreError: no readable shard, one of another store, or rows that no shard of this store has.
     """
     path = key.path(store)
     if key not in shard_keys(key.view, manifest.num_rows, manifest.shard_rows):
-        raise StoreFormatError(
+        raise StoreError(
             f"{path}: no shard of this store has rows {key.start} to {key.stop - 1}; move it out.\n"
             f"Shards have {manifest.shard_rows} rows each, {manifest.num_rows} in all."
         )

@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files, RunConfig
-from pipeline.core.dist import World
+from pipeline.config import Files, RunConfig
+from pipeline.data.backend import Source
 from pipeline.data.backends.synthetic import synthetic_index
+from pipeline.data.datasets import Datasets
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
 from pipeline.data.plan import PlanRows
+from pipeline.devices.world import World
 from pipeline.engine.networks import Networks, build_networks
+from pipeline.engine.resolve import resolve_names, resolve_values
 from pipeline.engine.step import TrainStep, build_train_step
-from pipeline.engine.teacher_choice import TeacherChoice
 from pipeline.methods.registry import build_method, method_module, method_names
 
 ALONE = World(0, 1, torch.device("cpu"), 1)
@@ -100,8 +102,9 @@ def index() -> Index:
 
 def networks_of(config: RunConfig, world: World = ALONE) -> Networks:
     """Student, method and a random teacher; the teacher is the same for every run seed."""
-    choice = TeacherChoice("none" if config.teacher is None else "online", None, config.teacher, None)
-    return build_networks(config, choice, index=index(), world=world)
+    source = Source(index())
+    run = resolve_values(config, resolve_names(config), Datasets(source, source, "synthetic", "synthetic"), world)
+    return build_networks(run, world)
 
 
 def train_step_of(case: Case, world: World, *, micro_batches: int) -> tuple[TrainStep, Order]:

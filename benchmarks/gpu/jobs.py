@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.processes import end_tree, last_line
-from pipeline.core.config import RunConfig
+from pipeline.config import RunConfig
 from pipeline.core.errors import RefluxError
-from pipeline.engine.checkpoint import find_latest
+from pipeline.jobs.checkpoint import find_latest
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 

@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from pipeline.config import RunConfig
 from pipeline.core.command import run_command
-from pipeline.core.config import RunConfig
 from pipeline.fit import fit
 
 

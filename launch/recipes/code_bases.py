@@ -7,7 +7,7 @@ divide the learning rate by ten at epochs 30, 60 and 90, where nothing else is s
 from dataclasses import replace
 from typing import NamedTuple
 
-from pipeline.core.config import Optimisation, Settings, Views
+from pipeline.config import Optimisation, Settings, Views
 
 
 class Pair(NamedTuple):

@@ -6,7 +6,7 @@ T is logged at each step, and drawn in the run's curves.png.
 from launch.recipes.code_bases import CTKD, CTKD_IN_32S, R34_R18, R50_MBV1, Pair
 from launch.recipes.feature_losses import CRDLoss, PKTLoss, SPLoss, SRRLLoss, VIDLoss
 from launch.recipes.losses import CTKDLoss, DKDLoss, KLLoss, WeightedLoss, distilled
-from pipeline.core.config import Files, RunConfig, Settings
+from pipeline.config import Files, RunConfig, Settings
 from pipeline.core.errors import ConfigError
 
 

@@ -3,7 +3,7 @@
 from launch.recipes.code_bases import CTKD_IN_32S, R34_R18, R50_MBV1, REPDISTILLER, SRRL, Pair
 from launch.recipes.feature_losses import CRDLoss, PKTLoss, SRRLLoss
 from launch.recipes.losses import distilled
-from pipeline.core.config import Files, RunConfig, Settings
+from pipeline.config import Files, RunConfig, Settings
 
 
 def pkt_r34_r18(

@@ -25,7 +25,7 @@ from launch.recipes.feature_losses import (
     VIDLoss,
 )
 from launch.recipes.losses import distilled
-from pipeline.core.config import Files, RunConfig, Settings
+from pipeline.config import Files, RunConfig, Settings
 
 
 def fitnet_r34_r18(

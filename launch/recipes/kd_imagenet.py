@@ -6,7 +6,7 @@ Where teacher and student run in one job, most of the cost is the teacher; store
 
 from launch.recipes.code_bases import CLS_KD, CLS_KD_MBV1, CTKD, DIST, MDISTILLER, R34_R18, R50_MBV1, Pair
 from launch.recipes.losses import DISTLoss, DKDLoss, KDLoss, KLLoss, LSKDLoss, NKDLoss, distilled
-from pipeline.core.config import Files, RunConfig, Settings
+from pipeline.config import Files, RunConfig, Settings
 
 
 def kd_r34_r18(files: Files, pair: Pair = R34_R18, loss: KDLoss = KDLoss(), settings: Settings = CTKD) -> RunConfig:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
-from pipeline.core.config import Files, RunConfig, Settings
+from pipeline.config import Files, RunConfig, Settings
 
 Student = Annotated[str, arg(help="model that learns, as NAME[@WEIGHTS].")]
 LabelWeight = Annotated[float, arg(help="weight of the cross-entropy with the labels.")]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launch import recipes
-from pipeline.core import folder
-from pipeline.core.config import Files, RunConfig
+from pipeline.config import Files, RunConfig
+from pipeline.core import parts
 
 Recipe = Callable[..., RunConfig]
 _GPUS, _BUSY = 8, 256  # images on each, from which a step of these networks outlasts its launches
@@ -18,7 +18,7 @@ _NOT_RECIPES = ("code_bases", "feature_losses", "losses", "registry")
 def all_recipes() -> dict[str, Recipe]:
     """Name to function, sorted."""
     found: dict[str, Recipe] = {}
-    for module_name in (name for name in folder.names(recipes) if name not in _NOT_RECIPES):
+    for module_name in (name for name in parts.names(recipes) if name not in _NOT_RECIPES):
         module = importlib.import_module(f"{recipes.__name__}.{module_name}")
         functions = [function for _, function in inspect.getmembers(module, inspect.isfunction)]
         own = [function for function in functions if function.__module__ == module.__name__]

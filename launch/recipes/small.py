@@ -2,7 +2,7 @@
 
 from launch.recipes.code_bases import Pair
 from launch.recipes.losses import KDLoss, LabelWeight, Student, distilled, supervised
-from pipeline.core.config import Files, Optimisation, RunConfig, Running, Settings, Views
+from pipeline.config import Files, Optimisation, RunConfig, Running, Settings, Views
 
 _SMALL = Views(resolution=64, policy="demo_train")
 _DEMO = Settings(

@@ -5,7 +5,7 @@ The figures of ResNets are those of torchvision's weights IMAGENET1K_V1, which i
 
 from launch.recipes.code_bases import REPDISTILLER, TORCHVISION
 from launch.recipes.losses import LabelWeight, Student, supervised
-from pipeline.core.config import Files, RunConfig, Settings
+from pipeline.config import Files, RunConfig, Settings
 
 
 def vanilla_r18(

@@ -13,7 +13,7 @@ def decoder_threads(num_sharing: int, *, launching: bool = False) -> int:
 
     Args:
         num_sharing: ranks of this machine that have the same affinity mask. A launcher that binds each rank to its own
-            cores has already divided them, so that each rank shares with none (see `pipeline.core.dist`).
+            cores has already divided them, so that each rank shares with none (see `pipeline.devices.world`).
         launching: whether the rank launches kernels on a device: that thread is busy all the time, and has a core left
             to it.
     """

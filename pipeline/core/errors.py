@@ -5,7 +5,9 @@
     |   `-- MissingPackageError  exit code 2: an optional package; the message holds its pip line
     |-- DataError                index, images, backends
     |   `-- BadImageError        one image that cannot be decoded, with its id and path
+    |-- ArraysError              a file of mapped arrays
     |-- StoreError               teacher outputs on disk
+    |   `-- StoreRowError        rows whose bytes are not those that were written, with view and ids
     |-- CheckpointError          what a resumed run finds
     `-- PeerError              another rank failed first and has told it
 
@@ -52,8 +54,25 @@ class BadImageError(DataError):
         self.sample_id, self.path, self.reason = sample_id, path, reason
 
 
+class ArraysError(RefluxError):
+    """A file of mapped arrays cannot be read as what it should be; the message names file, rule and remedy."""
+
+
 class StoreError(RefluxError):
     """Teacher outputs on disk are missing, damaged or of another run."""
+
+
+class StoreRowError(StoreError):
+    """Rows whose bytes are not those that were written.
+
+    Attributes:
+        view: their view.
+        ids: their sample ids.
+    """
+
+    def __init__(self, message: str, *, view: int, ids: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.view, self.ids = view, ids
 
 
 class CheckpointError(RefluxError):

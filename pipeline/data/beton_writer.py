@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.core.atomic import publish
 from pipeline.core.cpu import usable_cpus
 from pipeline.core.errors import BadImageError, ConfigError, DataError
 from pipeline.data.backends.torchvision import read_rgb
@@ -27,7 +28,6 @@ from pipeline.data.beton import (
 )
 from pipeline.data.index import Index
 from pipeline.data.scan import BadFile, bad_files_message
-from stores.atomic import publish
 
 _MIN_PAGE_BYTES = 1 << 23
 _AGREES = 8.0  # of 255: mean difference up to which the fast decoder and the reference have read the same picture

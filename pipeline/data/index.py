@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core.errors import DataError
-from stores.mapped import MappedFileError, map_arrays, write_arrays
+from pipeline.core.arrays import map_arrays, write_arrays
+from pipeline.core.errors import ArraysError, DataError
 
 INDEX_VERSION = 1
 _KIND = "reflux dataset index"
@@ -113,7 +113,7 @@ def load_index(path: Path, *, root: Path | None = None, verify: bool = True) -> 
     """
     try:
         mapped = map_arrays(path, verify=verify)
-    except (MappedFileError, FileNotFoundError) as error:
+    except (ArraysError, FileNotFoundError) as error:
         raise DataError(f"{error}\nMake the index with: python launch/prepare.py index --data DIR") from error
     header: dict[str, Any] = mapped.header
     if header.get("kind") != _KIND:

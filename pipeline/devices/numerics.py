@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
+from pipeline.config import Precision
+
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -68,3 +70,10 @@ def _without_tf32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def teacher_precision(asked: Precision, device: torch.device) -> Precision:
+    """What "auto" means for a teacher's body on a device."""
+    if asked != "auto":
+        return asked
+    return "fp16" if device.type == "cuda" else "fp32"

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
+from pipeline.devices.world import World
 
 
 class RunningStatistics:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import cross_entropy
 
-from pipeline.core.dist import World
 from pipeline.data.loader import Batch
+from pipeline.devices.world import World
 from pipeline.models.outputs import Outputs
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.core.config import RunConfig
+from pipeline.config import RunConfig
+from pipeline.core.atomic import publish
 from pipeline.engine.step import TrainStep
-from stores.atomic import publish
 
 
 def export_student(config: RunConfig, classes: tuple[str, ...], step: TrainStep) -> str:

@@ -1,11 +1,11 @@
 """What a person is told before the first step, by a run and by a dry run."""
 
-from pipeline.core.config import RunConfig, schedule_warnings
+from pipeline.config import RunConfig, schedule_warnings
+from pipeline.core.command import Lines
 from pipeline.core.cpu import usable_cpus
-from pipeline.core.dist import World
 from pipeline.data.datasets import Datasets
 from pipeline.data.order import Order
-from pipeline.engine.console import Lines
+from pipeline.devices.world import World
 
 _FEW_REPEATS = 3  # with 50 views and 150 epochs students were as good as with 400 views (ml-dr)
 

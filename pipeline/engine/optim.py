@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from pipeline.core.config import Optimisation
+from pipeline.config import Optimisation
 
 
 def build_optimizer(module: nn.Module, config: Optimisation, device: torch.device) -> torch.optim.Optimizer:

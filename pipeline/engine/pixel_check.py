@@ -3,14 +3,13 @@
 import numpy as np
 import torch
 
-from pipeline.core.config import RunConfig
-from pipeline.core.dist import World
+from pipeline.config import RunConfig
 from pipeline.core.errors import ConfigError, RefluxError, StoreError
-from pipeline.data.backends.base import BackendOptions, DaliDecoding, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, DaliDecoding, Source, open_backend
 from pipeline.data.loader import Loader, Request
 from pipeline.data.order import MicroBatch
 from pipeline.devices.streams import to_device
+from pipeline.devices.world import World
 from pipeline.engine.networks import preparation, stored_teacher
 from pipeline.engine.teacher_choice import StoredOutputs
 from pipeline.kernels.kl import kl

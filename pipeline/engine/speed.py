@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pipeline.core.dist import World
+from pipeline.devices.world import World
 
 _GATHER_EVERY_STEPS = 50
 

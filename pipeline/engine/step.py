@@ -10,15 +10,15 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.core.config import Optimisation, RunConfig
-from pipeline.core.device_rng import seed_generators
-from pipeline.core.dist import World
+from pipeline.config import Optimisation, RunConfig
 from pipeline.core.errors import ConfigError, RefluxError
 from pipeline.core.rng import Stream, derive_seed
-from pipeline.data.backends.base import GRAY
+from pipeline.data.backend import GRAY
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
+from pipeline.devices.device_rng import seed_generators
 from pipeline.devices.streams import HostCopy, copy_to_host
+from pipeline.devices.world import World
 from pipeline.engine.batchnorm import RunningStatistics
 from pipeline.engine.distiller import Distiller
 from pipeline.engine.ema import ModuleAverage

@@ -5,17 +5,16 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.core.config import RunConfig
-from pipeline.core.dist import World
+from pipeline.config import RunConfig
+from pipeline.core.command import Lines
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION
-from pipeline.data.policies.registry import get_policy
-from pipeline.engine.console import Lines
+from pipeline.data.policy import get_policy
+from pipeline.devices.world import World
 from pipeline.methods.base import Method
 from pipeline.methods.registry import build_method
-from stores.codecs.base import Codec
-from stores.errors import StoreFormatError
+from stores.codec import Codec
 from stores.index_file import read_head
 from stores.manifest import Manifest
 from stores.reader import StoreReader, open_store
@@ -149,7 +148,7 @@ def _open(config: RunConfig) -> StoreReader:
     assert config.files.store is not None
     try:
         return open_store(config.files.store, io=config.teaching.store_io, check_rows=config.teaching.check_rows)
-    except (StoreFormatError, OSError) as error:
+    except (StoreError, OSError) as error:
         raise StoreError(f"the store {config.files.store} cannot be opened: {error}") from error
 
 
@@ -197,7 +196,7 @@ def _pick_codecs(reader: StoreReader, method: Method) -> _Picked | str:
     embedding = next((codec for codec in reader.codecs if codec.source == "embedding"), None)
     if embedding is None and needs & {"embedding", "head"}:
         return f"the method needs the teacher's embedding (precompute --keep embedding_f16), and the store keeps {kept}"
-    head = None if embedding is None else _head_of(reader)
+    head = None if embedding is None else read_head(reader.path)
     if "embedding" in needs and embedding is not None and head is not None:
         return _Picked(None, embedding, head)  # contains the logits: no further bytes to read
     dense = next((codec for codec in reader.codecs if codec.source == "logits" and codec.exact_support), None)
@@ -206,13 +205,6 @@ def _pick_codecs(reader: StoreReader, method: Method) -> _Picked | str:
     if embedding is not None and head is not None:
         return _Picked(None, embedding, head)
     return _pick_topk(reader, method, kept)
-
-
-def _head_of(reader: StoreReader) -> tuple[np.ndarray, np.ndarray] | None:
-    try:
-        return read_head(reader.path)
-    except StoreFormatError as error:
-        raise StoreError(str(error)) from error
 
 
 def _pick_topk(reader: StoreReader, method: Method, kept: str) -> _Picked | str:
@@ -265,11 +257,8 @@ def _from_store(
 
 
 def _check_headers(reader: StoreReader, views: list[int]) -> None:
-    try:
-        for view in views:
-            reader.open_view(view)
-    except StoreFormatError as error:
-        raise StoreError(str(error)) from error
+    for view in views:
+        reader.open_view(view)
 
 
 def _describe(manifest: Manifest) -> str:

@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.core.device_rng import philox_words
+from pipeline.devices.device_rng import philox_words
 from pipeline.kernels.dispatch import triton_runs
 
 

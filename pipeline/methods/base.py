@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
 from pipeline.core.ranges import ABOVE_0, NOT_NEGATIVE
+from pipeline.devices.world import World
 from pipeline.kernels.kl import kl
 from pipeline.models.outputs import Outputs
 

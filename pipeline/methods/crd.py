@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
 
-from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
 from pipeline.core.ranges import ABOVE_0, SHARE
+from pipeline.devices.world import World
 from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Setting, Weights
 from pipeline.methods.negatives import NegativeSampler, Positive
 from pipeline.methods.parts import in_float32, seeded

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from pipeline.core.device_rng import below
 from pipeline.core.errors import ConfigError
 from pipeline.core.rng import Stream
+from pipeline.devices.device_rng import below
 from pipeline.kernels.philox import row_words
 
 Positive = Literal["exact", "relax"]

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from pipeline import methods
-from pipeline.core import folder
+from pipeline.core import parts
 from pipeline.core.errors import ConfigError, unknown_name
 from pipeline.methods.base import Method
 
@@ -18,12 +18,12 @@ _NOT_METHODS = ("__main__", "base", "negatives", "parts", "registry", "summary",
 
 def method_names() -> list[str]:
     """The methods of this folder."""
-    return [name for name in folder.names(methods) if name not in _NOT_METHODS]
+    return [name for name in parts.names(methods) if name not in _NOT_METHODS]
 
 
 def method_module(name: str) -> ModuleType:
     """The file of method `name`, or a refusal with what is known."""
-    return folder.load(methods, "method", name, known=method_names())
+    return parts.load(methods, "method", name, known=method_names())
 
 
 def build_method(name: str, arguments: dict[str, Any]) -> Method:

@@ -5,7 +5,7 @@ from abc import ABC
 import torch
 from torch import nn
 
-from pipeline.core.dist import World
+from pipeline.devices.world import World
 from pipeline.methods.base import Method, MethodInput, Needs, Setting
 
 

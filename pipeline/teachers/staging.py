@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from stores.errors import StoreFormatError
+from pipeline.core.errors import StoreError
 from stores.reader import StoreReader
 
 
@@ -52,6 +52,6 @@ class ViewStager:
         try:
             self._reader.stage(view, self._folder)
             self._staged.add(view)
-        except (OSError, StoreFormatError) as error:
+        except (OSError, StoreError) as error:
             self._has_failed = True
             print(f"--stage {self._folder}: view {view} was not copied, reading the store itself ({error})", flush=True)

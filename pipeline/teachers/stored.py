@@ -11,8 +11,7 @@ from pipeline.data.loader import Batch, Request
 from pipeline.models.outputs import Outputs
 from pipeline.teachers.base import Teacher
 from pipeline.teachers.staging import ViewStager
-from stores.codecs.base import Codec, Field
-from stores.errors import StoreFormatError
+from stores.codec import Codec, Field
 from stores.reader import StoreReader
 
 _SHOWN_IDS = 8
@@ -72,10 +71,7 @@ def read_rows(
         raise StoreError(f"a request must be of one view, this one has views {np.unique(rows.views)[:8].tolist()}")
     buffers = {name: _empty(reader.fields[name], len(rows), pinned=pinned) for name in fields}
     arrays = {name: buffer.numpy() for name, buffer in buffers.items()}
-    try:
-        columns = reader.gather(view, rows.ids, fields=fields, out=arrays)
-    except StoreFormatError as error:
-        raise StoreError(str(error)) from error
+    columns = reader.gather(view, rows.ids, fields=fields, out=arrays)
     _check_column("label", columns["label"], request.labels, reader, request)
     _check_column("plan_crc", columns["plan_crc"], rows.crc(), reader, request)
     return buffers

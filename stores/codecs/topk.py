@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stores.codecs.base import Codec, Field, Source
-from stores.codecs.checks import check_rows
-from stores.codecs.float16 import GREATEST, rounding_bound
-from stores.errors import StoreFormatError
+from pipeline.core.errors import StoreError
+from stores.codec import Codec, Field, Source
+from stores.codecs._shared.checks import check_rows
+from stores.codecs._shared.float16 import GREATEST, rounding_bound
 
 DEFAULT_K = 20
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -58,7 +58,7 @@ class TopK(Codec):
 
     def __post_init__(self) -> None:
         if not 1 <= self.k < self.width:
-            raise StoreFormatError(
+            raise StoreError(
                 f"topk keeps at least one class and not all of them: k = {self.k} of {self.width} classes; "
                 f"choose another k (topk:K), or keep all (dense_f16)"
             )

@@ -10,9 +10,9 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from stores.codecs.base import Codec
-from stores.codecs.registry import codec_from_json, codec_ids, parse_codecs
-from stores.errors import StoreFormatError
+from pipeline.core.errors import StoreError
+from stores.codec import Codec
+from stores.codec_registry import codec_from_json, codec_ids, parse_codecs
 
 WIDTHS = (2, 3, 16, 100, 1000, 32_767, 32_768, 50_000)
 SHAPES_OF_ROWS = ("normal", "constant", "ties", "tiny", "confident", "relu", "zeros", "mixed")
@@ -131,7 +131,7 @@ class CodecContract(ABC):
     @pytest.mark.parametrize("entries", [{"more": 1}, {"width": "10"}])
     def test_json_of_another_version_is_refused(self, entries: dict[str, object]) -> None:
         fields = {**self.make(10).to_json(), **entries}
-        with pytest.raises(StoreFormatError, match="codec"):
+        with pytest.raises(StoreError, match="codec"):
             codec_from_json(fields)
 
     def test_the_registry_and_the_command_line_know_it(self) -> None:
@@ -144,16 +144,16 @@ class CodecContract(ABC):
     def test_values_that_are_not_finite_are_refused(self, value: float) -> None:
         rows = rows_of("normal", 100, 0, 1.0, 0.0)
         rows[1, 37] = value
-        with pytest.raises(StoreFormatError, match=rf"not {value} \(row 1, column 37"):
+        with pytest.raises(StoreError, match=rf"not {value} \(row 1, column 37"):
             self.make(100).encode(rows)
 
     def test_values_out_of_range_are_refused(self) -> None:
         rows = rows_of("normal", 100, 0, 1.0, 0.0)
         rows[2, 5] = np.nextafter(np.float32(self.greatest), np.float32(np.inf))
-        with pytest.raises(StoreFormatError, match=r"not \d\S* \(row 2"):
+        with pytest.raises(StoreError, match=r"not \d\S* \(row 2"):
             self.make(100).encode(rows)
 
     @pytest.mark.parametrize("rows", [np.zeros((2, 9), np.float32), np.zeros((2, 10)), np.zeros(10, np.float32)])
     def test_rows_of_another_form_are_refused(self, rows: np.ndarray) -> None:
-        with pytest.raises(StoreFormatError, match="another form"):
+        with pytest.raises(StoreError, match="another form"):
             self.make(10).encode(rows)

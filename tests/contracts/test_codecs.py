@@ -10,15 +10,15 @@ import pytest
 import torch
 from codec_contract import CodecContract
 
+from pipeline.core.errors import StoreError
 from stores import codecs
+from stores.codec import Codec
+from stores.codec_registry import codec_from_json, codec_ids, parse_codecs
 from stores.codecs.affine_u8 import AffineU8
-from stores.codecs.base import Codec
 from stores.codecs.dense_f16 import DenseF16
 from stores.codecs.embedding_f16 import EmbeddingF16
 from stores.codecs.embedding_u8 import EmbeddingU8
-from stores.codecs.registry import codec_from_json, codec_ids, parse_codecs
 from stores.codecs.topk import TopK
-from stores.errors import StoreFormatError
 
 
 class TestDenseF16(CodecContract):
@@ -128,7 +128,7 @@ class TestTopK(CodecContract):
 
     @pytest.mark.parametrize("k", [0, -1, 10, 11])
     def test_k_is_below_the_number_of_classes(self, k: int) -> None:
-        with pytest.raises(StoreFormatError, match=f"k = {k} of 10 classes"):
+        with pytest.raises(StoreError, match=f"k = {k} of 10 classes"):
             TopK(10, k=k)
 
 
@@ -186,16 +186,16 @@ def test_several_codecs_are_parsed_in_their_order() -> None:
     ],
 )
 def test_bad_lists_of_codecs_are_refused(text: str, message: str) -> None:
-    with pytest.raises(StoreFormatError, match=message):
+    with pytest.raises(StoreError, match=message):
         parse_codecs(text, num_classes=1000, embedding_dim=512)
 
 
 def test_an_unknown_codec_of_a_store_is_refused() -> None:
-    with pytest.raises(StoreFormatError, match="unknown codec 'gzip'"):
+    with pytest.raises(StoreError, match="unknown codec 'gzip'"):
         codec_from_json({"id": "gzip", "width": 3})
 
 
 @pytest.mark.parametrize("width", [0, -1])
 def test_a_row_has_at_least_one_number(width: int) -> None:
-    with pytest.raises(StoreFormatError, match="at least one number"):
+    with pytest.raises(StoreError, match="at least one number"):
         DenseF16(width)

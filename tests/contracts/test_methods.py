@@ -7,7 +7,7 @@ import pytest
 from method_cases import CASES, PRESETS, Case, one_thread
 from method_contract import MethodContract
 
-from pipeline.core.config import method_flag
+from pipeline.config import method_flag
 from pipeline.core.errors import ConfigError
 from pipeline.methods.base import Method, MethodInfo, Weights
 from pipeline.methods.registry import build_method, method_module, method_names

@@ -22,7 +22,7 @@ import torch
 
 from launch.imagenet import main
 from pipeline.core.command import run_command
-from pipeline.core.dist import World, start_world, stop_world
+from pipeline.devices.world import World, start_world, stop_world
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 PROGRAM = REPOSITORY / "launch" / "imagenet.py"

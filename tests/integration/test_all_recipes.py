@@ -11,7 +11,7 @@ from jobs import ForkedJob, free_port, lines_of, run_to_end, state_of
 
 from launch.imagenet import parse_config
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files
+from pipeline.config import Files
 from pipeline.fit import fit
 
 # a random teacher of a family with four stages; 24 images in 4 classes, two steps, one evaluation, one checkpoint

@@ -10,8 +10,8 @@ import torch
 from jobs import run_on_ranks
 from method_cases import CASES, MICRO_BATCH, SAMPLES, Case, batch_of, config_of, networks_of, train_step_of
 
-from pipeline.core.dist import World
 from pipeline.data.order import Order
+from pipeline.devices.world import World
 from pipeline.engine.step import TrainStep, build_train_step
 
 NUM_STEPS, MICRO_BATCHES = 2, 3  # an uneven deal: of two ranks, one runs two micro-batches and one runs one

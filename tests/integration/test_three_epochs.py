@@ -16,7 +16,7 @@ from jobs import ForkedJob, lines_of, run_to_end
 from launch.demo_images import DemoSpec, write_demo
 from launch.imagenet import parse_config
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files
+from pipeline.config import Files
 from pipeline.data.scan import scan_folder
 from pipeline.fit import fit
 from pipeline.methods.registry import method_names

@@ -9,7 +9,7 @@ from launch.imagenet import parse_config
 from null_device.cases import WARM_UP
 from null_device.device import Counts, operations
 from null_device.steps import counted_calls
-from pipeline.core.config import RunConfig
+from pipeline.config import RunConfig
 from pipeline.engine.step import TrainStep
 from pipeline.fit import fit
 

@@ -29,7 +29,7 @@ from null_device.device import Counts, counting, counts, difference, operations,
 from null_device.pairs import steady_step
 from null_device.steps import Step, counted_calls
 from pipeline import kernels
-from pipeline.core import folder as folders
+from pipeline.core import parts as folders
 from pipeline.engine import session
 from pipeline.engine.step import TrainStep
 from pipeline.fit import fit

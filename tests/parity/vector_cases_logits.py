@@ -9,7 +9,7 @@ import torch
 from vector_problem import check_state, crd_arguments, finish, problem_of, ready, run, solve
 from vector_tools import Vector, made, tensor
 
-from pipeline.core.config import Optimisation
+from pipeline.config import Optimisation
 from pipeline.engine.optim import learning_rate
 from pipeline.methods.base import Method
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from vector_tools import Vector, leaf, tensor
 
-from pipeline.core.dist import World
+from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.methods.base import Method, MethodInput, Setting
 from pipeline.models.outputs import Outputs

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stores.atomic import publish, publish_text
+from pipeline.core.atomic import publish, publish_text
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_text_is_utf8(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from stores.atomic import publish
+from pipeline.core.atomic import publish
 with publish(Path(sys.argv[1])) as temporary:
     with temporary.open("wb") as file:
         file.write(bytes(1 << 20))

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config import TrainImages
 from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, missing, open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.engine.pixel_check import NEGLIGIBLE, allowed_divergence
-from precompute.audit import AuditReport, AuditSettings, audit
+from precompute.__main__ import main
+from precompute.audit import AuditReport, open_audit
+from precompute.config import AuditConfig
 from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
-from stores.__main__ import main
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 from stores.index_file import create_store, write_index
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
@@ -111,8 +112,10 @@ def write_view(store: Path, view: int, manifest: Manifest, codecs: tuple[Codec, 
 
 
 def run_audit(store: Path, folder: Path, **settings: Any) -> AuditReport:
-    given = {"teacher": TEACHER, "train_dir": folder, "num_rows": 1000, "device": "cpu", "threads": 2, **settings}
-    return audit(store, AuditSettings(**given), on_progress=lambda done, total: None)
+    images = TrainImages(train_dir=folder)
+    given = {"teacher": TEACHER, "images": images, "rows": 1000, "device": "cpu", "threads": 2, **settings}
+    with open_audit(store, AuditConfig(**given)) as opened:
+        return opened.compare(lambda done, total: None)
 
 
 def test_a_true_store_of_all_codecs_passes(tmp_path: Path, photo_folder: Path, photo_index: Index) -> None:
@@ -172,7 +175,7 @@ def test_rows_are_drawn_by_the_seed_evenly_over_views(tmp_path: Path, photo_fold
     make_store(tmp_path / "s", photo_index, change=spoil)
 
     def drawn(seed: int) -> dict[int, set[int]]:
-        found = run_audit(tmp_path / "s", photo_folder, num_rows=21, seed=seed).problems
+        found = run_audit(tmp_path / "s", photo_folder, rows=21, seed=seed).problems
         return {view: {sample for one in found if one.view == view for sample in one.ids} for view in VIEWS}
 
     assert drawn(1) == drawn(1) != drawn(2)
@@ -187,8 +190,8 @@ def test_the_noise_floor_widens_the_bound(tmp_path: Path, photo_folder: Path, ph
     floor = {"noise_floor": {"max_abs_logit": 0.01, "kl": 1e-6}}
     make_store(tmp_path / "narrow", photo_index, change=shift, views=(0,))
     make_store(tmp_path / "wide", photo_index, change=shift, views=(0,), measured=floor)
-    assert len(run_audit(tmp_path / "narrow", photo_folder, num_rows=10).problems) > 0
-    assert run_audit(tmp_path / "wide", photo_folder, num_rows=10).problems == []
+    assert len(run_audit(tmp_path / "narrow", photo_folder, rows=10).problems) > 0
+    assert run_audit(tmp_path / "wide", photo_folder, rows=10).problems == []
 
 
 def test_what_does_not_belong_to_the_store_is_refused_with_both_values(
@@ -200,9 +203,9 @@ def test_what_does_not_belong_to_the_store_is_refused_with_both_values(
     with pytest.raises(StoreError, match=r"weights of resnet18@random must be the store's(.|\n)*here:  "):
         run_audit(tmp_path / "s", photo_folder, teacher="resnet18@random")
     with pytest.raises(ConfigError, match="no train images were named"):
-        run_audit(tmp_path / "s", photo_folder, train_dir=None)
+        run_audit(tmp_path / "s", photo_folder, images=TrainImages())
     with pytest.raises(ConfigError, match="--rows must be above 0, got 0"):
-        run_audit(tmp_path / "s", photo_folder, num_rows=0)
+        run_audit(tmp_path / "s", photo_folder, rows=0)
 
 
 def test_another_pixel_recipe_is_refused_unless_the_backend_is_named(
@@ -277,7 +280,7 @@ def test_a_store_without_a_complete_view_is_refused(tmp_path: Path, photo_folder
         ([], 2, "no train images were named"),
         (["--rows", "0"], 2, "--rows must be above 0, got 0"),
         (["--threads", "0"], 2, "--threads must be above 0, got 0"),
-        (["--seed", "-1"], 2, "--seed must lie in 0..2^32-1, got -1"),
+        (["--seed", "-1"], 2, "--seed must be 0 or more and below 4294967296, got -1"),
         (["--backend", "ffvc"], 2, "Did you mean 'ffcv'?"),
         (["--teacher", "resnet81@random"], 2, "unknown model 'resnet81'"),
         (["--teacher", "resnet18@random"], 1, "weights of resnet18@random must be the store's"),
@@ -296,7 +299,7 @@ def test_what_cannot_be_compared_is_refused_before_the_checksums(
     """They read the whole store, which takes hours."""
     make_store(tmp_path / "s", photo_index, views=(0,))
     given = ["--teacher", TEACHER, "--device", "cpu", *flags]
-    monkeypatch.setattr(sys, "argv", ["stores", "verify", str(tmp_path / "s"), *given])
+    monkeypatch.setattr(sys, "argv", ["precompute", "audit", str(tmp_path / "s"), *given])
     with pytest.raises(SystemExit) as end:
         run_command(main)
     said = capsys.readouterr()
@@ -324,7 +327,7 @@ def test_the_command_line_ends_with_0_or_1(
     flags = ["--train-dir", photo_folder, "--teacher", TEACHER, "--device", "cpu", "--rows"]
     for name, change, rows, code in (("true", None, 32, 0), ("false", spoil, 72, 1)):
         make_store(tmp_path / name, photo_index, views=(0,), change=change or (lambda view, columns: None))
-        monkeypatch.setattr(sys, "argv", ["stores", "verify", *map(str, [tmp_path / name, *flags, rows])])
+        monkeypatch.setattr(sys, "argv", ["precompute", "audit", *map(str, [tmp_path / name, *flags, rows])])
         with pytest.raises(SystemExit) as end:
             run_command(main)
         assert end.value.code == code

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.core.dist import World
 from pipeline.core.errors import ConfigError
+from pipeline.devices.world import World
 from pipeline.engine.batchnorm import RunningStatistics, mean_over_ranks
 
 MOMENTUM, M, STEPS, CHANNELS = 0.1, 6, 5, 4

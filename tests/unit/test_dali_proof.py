@@ -14,21 +14,20 @@ import torch
 from stores_made import manifest
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files, RunConfig, Running, first_difference
-from pipeline.core.dist import World
+from pipeline.config import Files, Reading, RunConfig, Running, first_difference
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends import dali, dali_proof
-from pipeline.data.backends.base import DaliDecoding
-from pipeline.data.backends.dali_proof import CHILD, prove, some_images
-from pipeline.data.backends.registry import choose_backend, missing
+from pipeline.data import dali_proof
+from pipeline.data.backend import DaliDecoding, choose_backend, missing
+from pipeline.data.backends import dali
 from pipeline.data.dali_decoder import choose_decoder
+from pipeline.data.dali_proof import CHILD, prove, some_images
 from pipeline.data.datasets import open_datasets
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
-from pipeline.engine.resolve import as_begun
+from pipeline.devices.world import World
+from pipeline.engine.resolve import _as_begun
 from precompute import audit, setting
-from precompute.audit import AuditSettings
-from precompute.config import PrecomputeConfig
+from precompute.config import AuditConfig, PrecomputeConfig
 from stores.index_file import create_store
 
 needs_dali = pytest.mark.skipif(missing("dali") is not None, reason=str(missing("dali")))
@@ -49,7 +48,7 @@ def stream(self, requests):
     {line}
     return real(self, requests)
 dali.DaliBackend.stream = stream
-runpy.run_module("pipeline.data.backends.dali_proof", run_name="__main__", alter_sys=True)
+runpy.run_module("pipeline.data.dali_proof", run_name="__main__", alter_sys=True)
 """
     return [sys.executable, "-c", program]
 
@@ -160,7 +159,7 @@ def test_auto_takes_dali_on_cuda_only_in_a_proven_version(monkeypatch: pytest.Mo
     assert choose_backend("auto", has_beton=True, on_cuda=True) == "ffcv"
     if missing("dali") is None:
         assert choose_backend("auto", has_beton=False) == "dali"
-        monkeypatch.setattr(dali, "PROVEN_ON_CUDA", (dali._version,))
+        monkeypatch.setattr(dali, "PROVEN_ON_CUDA", (dali._dali().__version__,))
         assert choose_backend("auto", has_beton=False, on_cuda=True) == "dali"
 
 
@@ -191,12 +190,12 @@ def test_the_decoder_of_a_run_is_chosen_where_dali_reads(
 @pytest.mark.parametrize("decoder", ["cpu", "mixed"])
 def test_a_run_keeps_backend_and_decoder(decoder: str) -> None:
     saved = config_of(backend="dali", dali_decoder=decoder, device="cuda")
-    now = as_begun(config_of(backend="auto"), saved, on_cuda())
+    now = _as_begun(config_of(backend="auto"), saved, on_cuda())
     assert (now.running.backend, now.running.dali_decoder) == ("dali", decoder)
     asked = config_of(backend="torchvision", dali_decoder="cpu")
-    assert as_begun(asked, saved, on_cuda()) == asked, "what is named is named"
+    assert _as_begun(asked, saved, on_cuda()) == asked, "what is named is named"
     synthetic = config_of(backend="synthetic", device="cuda")
-    assert as_begun(config_of(backend="auto"), synthetic, on_cuda()).running.backend == "auto"
+    assert _as_begun(config_of(backend="auto"), synthetic, on_cuda()).running.backend == "auto"
 
 
 def test_configurations_from_before_the_choice_go_on() -> None:
@@ -230,17 +229,17 @@ def test_a_store_is_filled_on_with_the_decoder_that_began_it(tmp_path: Path) -> 
         )
         config = PrecomputeConfig(teacher="demo_teacher@random", store=store)
         now = setting._as_begun(config, on_cuda())
-        assert (now.backend, now.dali_decoder) == ("dali", decoding.decoder)
-        named = replace(config, backend="torchvision", dali_decoder="cpu")
+        assert (now.reading.backend, now.reading.dali_decoder) == ("dali", decoding.decoder)
+        named = replace(config, reading=Reading("torchvision", dali_decoder="cpu"))
         assert setting._as_begun(named, on_cuda()) == named
         assert setting._as_begun(config, World(0, 1, torch.device("cpu"), 1)) == config
-    assert setting._as_begun(replace(config, store=tmp_path / "none"), on_cuda()).backend == "auto"
+    assert setting._as_begun(replace(config, store=tmp_path / "none"), on_cuda()).reading.backend == "auto"
 
 
 def test_an_audit_decodes_as_the_store_was_where_it_can(photo_index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dali_proof, "prove", lambda *_, **__: None)
     recipe = {"backend": "dali", **DaliDecoding("mixed", 0.5).to_recipe()}
-    stored, settings = replace(manifest("dense_f16"), pixel_recipe=recipe), AuditSettings("demo_teacher@random")
+    stored, settings = replace(manifest("dense_f16"), pixel_recipe=recipe), AuditConfig("demo_teacher@random")
     assert audit._decoding(settings, stored, photo_index, on_cuda()) == DaliDecoding("mixed", 0.5)
     assert audit._decoding(replace(settings, dali_decoder="cpu"), stored, photo_index, on_cuda()).decoder == "cpu"
     assert audit._decoding(settings, stored, photo_index, World(0, 1, torch.device("cpu"), 1)).decoder == "cpu"

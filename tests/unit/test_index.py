@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core.arrays import write_arrays
 from pipeline.core.errors import DataError
 from pipeline.data.index import Index, SampleRecord, check_same_classes, load_index, pack_index, select_subset
 from pipeline.data.scan import scan_folder
-from stores.mapped import write_arrays
 
 CLASSES = ("ant", "bee", "cat")
 COLUMNS = ("ids", "labels", "widths", "heights", "sizes", "path_ends", "path_bytes")
@@ -167,7 +167,7 @@ import numpy as np
 from pipeline.data.index import load_index
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

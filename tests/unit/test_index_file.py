@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from store_files import NUM_CLASSES, flip, rows_of, small_manifest, small_store, write_shard
 
+from pipeline.core import hdf5
+from pipeline.core.errors import StoreError
 from stores import layout
 from stores.codecs.dense_f16 import DenseF16
 from stores.codecs.topk import TopK
-from stores.errors import StoreFormatError
 from stores.index_file import create_store, list_shards, read_head, read_manifest, write_index
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
@@ -101,7 +102,7 @@ def test_a_damaged_index_is_named_and_made_again(tmp_path: Path, damage: str) ->
     manifest, path = small_store(tmp_path / "s"), tmp_path / "s" / "store.h5"
     whole = path.read_bytes()
     path.write_bytes({"not HDF5": b"notes", "empty": b"", "cut": whole[: len(whole) // 2]}[damage])
-    with pytest.raises(StoreFormatError, match=r"store\.h5 holds no readable manifest[^$]*python -m stores index"):
+    with pytest.raises(StoreError, match=r"store\.h5 holds no readable manifest[^$]*python -m stores index"):
         read_manifest(tmp_path / "s")
     write_index(tmp_path / "s")
     assert read_manifest(tmp_path / "s") == manifest
@@ -109,9 +110,9 @@ def test_a_damaged_index_is_named_and_made_again(tmp_path: Path, damage: str) ->
 
 def test_what_is_no_store_is_said(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(StoreFormatError, match="is not a store: it has neither"):
+        with pytest.raises(StoreError, match="is not a store: it has neither"):
             read_manifest(folder)
-        with pytest.raises(StoreFormatError, match="is not a store"):
+        with pytest.raises(StoreError, match="is not a store"):
             write_index(folder)
 
 
@@ -120,7 +121,7 @@ def test_a_newer_format_version_is_refused(tmp_path: Path) -> None:
     text = small_manifest().to_text().replace('"version":1', '"version":2')
     with h5py.File(tmp_path / "s" / "store.h5", "r+") as file:
         file.attrs["manifest"] = text
-    with pytest.raises(StoreFormatError, match="format version 2, this program reads 1: update"):
+    with pytest.raises(StoreError, match="format version 2, this program reads 1: update"):
         read_manifest(tmp_path / "s")
 
 
@@ -164,7 +165,7 @@ def test_another_store_is_refused_with_the_first_entry_that_differs(
 ) -> None:
     small_store(tmp_path / "s")
     for _ in range(2):  # with store.h5, and with shards alone
-        with pytest.raises(StoreFormatError) as caught:
+        with pytest.raises(StoreError) as caught:
             create_store(tmp_path / "s", small_manifest(**changes), None)
         lines = str(caught.value).splitlines()
         assert f"'{entry}' differs" in lines[0]
@@ -178,14 +179,14 @@ def test_a_shard_of_another_store_never_gets_into_the_index(tmp_path: Path) -> N
     small_store(tmp_path / "other", plan_seed=9)
     key = ShardKey(1, 4, 8)
     shutil.copyfile(key.path(tmp_path / "other"), key.path(tmp_path / "s"))
-    with pytest.raises(StoreFormatError, match=r"0001/rows-0000004-0000008\.h5 is a shard of another store"):
+    with pytest.raises(StoreError, match=r"0001/rows-0000004-0000008\.h5 is a shard of another store"):
         write_index(tmp_path / "s")
 
 
 def test_a_shard_with_rows_that_no_shard_has_is_refused(tmp_path: Path) -> None:
     manifest = small_store(tmp_path / "s")
     write_shard(tmp_path / "s", ShardKey(0, 2, 6), manifest, CODECS[:1])
-    with pytest.raises(StoreFormatError, match=r"rows-0000002-0000006\.h5: no shard of this store has rows 2 to 5"):
+    with pytest.raises(StoreError, match=r"rows-0000002-0000006\.h5: no shard of this store has rows 2 to 5"):
         write_index(tmp_path / "s")
 
 
@@ -218,10 +219,10 @@ def test_a_damaged_or_foreign_head_is_named(tmp_path: Path) -> None:
     with h5py.File(path, "r") as file:
         offset = file["weight"].id.get_offset()
     flip(path, offset + 1)
-    with pytest.raises(StoreFormatError, match=r"head\.h5 is damaged: dataset 'weight'"):
+    with pytest.raises(StoreError, match=r"head\.h5 is damaged: dataset 'weight'"):
         read_head(tmp_path / "s")
     shutil.copyfile(tmp_path / "other" / "head.h5", path)
-    with pytest.raises(StoreFormatError, match=r"head\.h5 is not this store's classifier"):
+    with pytest.raises(StoreError, match=r"head\.h5 is not this store's classifier"):
         read_head(tmp_path / "s")
 
 
@@ -230,7 +231,7 @@ def begin(store: Path, seed: int, start: object, results: object) -> None:
     try:
         create_store(store, small_manifest(plan_seed=seed), (HEAD[0] + seed, HEAD[1]))
         results.put(seed)  # type: ignore[attr-defined]
-    except StoreFormatError:
+    except StoreError:
         results.put(None)  # type: ignore[attr-defined]
 
 
@@ -289,7 +290,7 @@ def in_a_child(limit: str, store: Path) -> str:
             else:
                 create_store(store, small_manifest(), None)
                 write_index(store)
-        except StoreFormatError as error:
+        except StoreError as error:
             os.write(writer, str(error).encode())
         finally:
             os._exit(0)
@@ -335,7 +336,8 @@ def test_folders_without_permission_are_one_message(tmp_path: Path) -> None:
 
 def test_no_file_is_written_in_a_format_that_only_the_newest_hdf5_reads() -> None:
     """HDF5 1.14 does not open what 2.0 writes as "latest"; 1.10's h5dump reads these files."""
-    sources = [path.read_text() for path in Path(layout.__file__).parent.rglob("*.py")]
+    folders = [Path(module.__file__ or "").parent for module in (layout, hdf5)]
+    sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
     assert sum("libver=HDF5_VERSION" in source for source in sources) >= 3
     assert not [source for source in sources if "libver=" in source.replace("libver=HDF5_VERSION", "")]
-    assert layout.HDF5_VERSION == ("v110", "v110")
+    assert hdf5.HDF5_VERSION == ("v110", "v110")

@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from stores.mapped import MappedFileError, map_arrays, write_arrays
+from pipeline.core.arrays import map_arrays, write_arrays
+from pipeline.core.errors import ArraysError
 
 ARRAYS = {
     "small": np.arange(7, dtype=np.int32),
@@ -66,7 +67,7 @@ def test_a_flipped_byte_is_found_and_the_dataset_named(file: Path) -> None:
     for name in ("small", "matrix"):
         offset = offset_of(file, name) + 5
         flip_byte(file, offset)
-        with pytest.raises(MappedFileError, match=f"damaged: dataset '{name}'"):
+        with pytest.raises(ArraysError, match=f"damaged: dataset '{name}'"):
             map_arrays(file, verify=True)
         map_arrays(file, verify=False)
         flip_byte(file, offset)
@@ -77,14 +78,14 @@ def test_a_flipped_byte_is_found_and_the_dataset_named(file: Path) -> None:
 def test_a_truncated_file_is_refused_by_name(file: Path, share: float) -> None:
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(MappedFileError, match=r"arrays\.h5"):
+    with pytest.raises(ArraysError, match=r"arrays\.h5"):
         map_arrays(file, verify=False)
 
 
 def test_a_foreign_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "notes.h5"
     path.write_text("not HDF5")
-    with pytest.raises(MappedFileError, match=r"notes\.h5 is not a readable file of arrays"):
+    with pytest.raises(ArraysError, match=r"notes\.h5 is not a readable file of arrays"):
         map_arrays(path, verify=True)
 
 
@@ -92,7 +93,7 @@ def test_a_foreign_hdf5_file_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "other.h5"
     with h5py.File(path, "w") as opened:
         opened["x"] = np.arange(3)
-    with pytest.raises(MappedFileError, match=r"other\.h5"):
+    with pytest.raises(ArraysError, match=r"other\.h5"):
         map_arrays(path, verify=True)
 
 
@@ -103,12 +104,12 @@ def test_unexpected_contents_are_refused_by_name(file: Path, kind: str) -> None:
             opened.create_group("folder")
         else:
             opened.create_dataset("pieces", data=np.arange(100), chunks=(10,)).attrs["crc32"] = 0
-    with pytest.raises(MappedFileError, match=r"arrays\.h5"):
+    with pytest.raises(ArraysError, match=r"arrays\.h5"):
         map_arrays(file, verify=False)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises((MappedFileError, FileNotFoundError), match=r"none\.h5"):
+    with pytest.raises((ArraysError, FileNotFoundError), match=r"none\.h5"):
         map_arrays(tmp_path / "none.h5", verify=True)
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from pipeline.core.device_rng import below, philox_words
 from pipeline.core.errors import ConfigError
 from pipeline.core.rng import Stream, counters, philox
+from pipeline.devices.device_rng import below, philox_words
 from pipeline.methods.negatives import NegativeSampler
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ from method_cases import ALONE, CASES, MICRO_BATCH, SAMPLES, Case, batch_of, con
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.core.dist import World
 from pipeline.data.order import Order
 from pipeline.devices.numerics import set_kernels
+from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.networks import synchronise_batch_norm
 from pipeline.engine.step import build_train_step

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files
+from pipeline.config import Files
+from pipeline.core.command import Lines
 from pipeline.data.order import Order
-from pipeline.engine.console import Lines
 from pipeline.engine.notes import say_cautions
 
 PER_EPOCH = 10

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.core.config import Optimisation
+from pipeline.config import Optimisation
 from pipeline.engine.optim import build_optimizer, learning_rate, set_learning_rate
 
 CPU = torch.device("cpu")

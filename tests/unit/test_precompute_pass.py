@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pipeline.core.errors import ConfigError
-from precompute.teacher_pass import TeacherPass, build_teacher, resolve_precision
+from pipeline.devices.numerics import teacher_precision
+from precompute.teacher_pass import TeacherPass, build_teacher
 
 CPU = torch.device("cpu")
 STATISTICS = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
@@ -59,6 +60,6 @@ def test_a_teacher_without_weights_is_refused() -> None:
 
 
 def test_auto_precision_depends_on_the_device() -> None:
-    assert resolve_precision("auto", CPU) == "fp32"
-    assert resolve_precision("auto", torch.device("cuda")) == "fp16"
-    assert resolve_precision("bf16", CPU) == "bf16"
+    assert teacher_precision("auto", CPU) == "fp32"
+    assert teacher_precision("auto", torch.device("cuda")) == "fp16"
+    assert teacher_precision("bf16", CPU) == "bf16"

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from store_files import NUM_CLASSES, flip, rows_of, small_manifest, small_store, teacher_rows, write_shard
 
+from pipeline.core.errors import StoreError, StoreRowError
+from stores.codec_registry import parse_codecs
 from stores.codecs.dense_f16 import DenseF16
-from stores.codecs.registry import parse_codecs
-from stores.errors import StoreFormatError, StoreRowError
 from stores.file_system import StoreIO, is_local
 from stores.index_file import create_store
 from stores.layout import ShardKey, shard_keys
@@ -113,7 +113,7 @@ def test_ids_that_the_data_set_does_not_have(store: Path, wrong: int) -> None:
 
 
 def test_a_field_that_is_not_kept(store: Path) -> None:
-    with pytest.raises(StoreFormatError, match=r"keeps logits, embedding_u8.*not 'embedding'"):
+    with pytest.raises(StoreError, match=r"keeps logits, embedding_u8.*not 'embedding'"):
         open_store(store).gather(VIEW, ids_of(2), fields=["embedding"])
 
 
@@ -233,7 +233,7 @@ def test_a_file_cut_while_it_is_open_is_one_error(own: Path, left_bytes: int) ->
     reader, path = open_store(own, io="pread"), ShardKey(0, 4, 8).path(own)
     reader.open_view(0)
     os.truncate(path, left_bytes)
-    with pytest.raises(StoreFormatError, match="was truncated while it was open") as caught:
+    with pytest.raises(StoreError, match="was truncated while it was open") as caught:
         reader.gather(0, np.arange(10))
     assert str(path) in str(caught.value)
     assert np.array_equal(reader.gather(1, np.arange(10))["label"], np.arange(10) % NUM_CLASSES)
@@ -245,7 +245,7 @@ def test_rows_cut_after_the_first_batch_are_an_error_too(own: Path, check_rows: 
     reader.gather(0, np.arange(10))
     os.truncate(path, read_shard(path).places["logits"].offset + 10)
     reader.gather(0, np.arange(9))
-    with pytest.raises(StoreFormatError, match="truncated"):
+    with pytest.raises(StoreError, match="truncated"):
         reader.gather(0, np.arange(10))
 
 
@@ -256,9 +256,9 @@ def test_views_are_complete_by_the_names_of_their_shards(own: Path) -> None:
     assert reader.complete_views() == [0]
     assert reader.missing(1) == [gone]
     assert len(reader.missing(5)) == 3
-    with pytest.raises(StoreFormatError, match=r"lacks 1 of 3 shards: .*rows-0000004-0000008\.h5"):
+    with pytest.raises(StoreError, match=r"lacks 1 of 3 shards: .*rows-0000004-0000008\.h5"):
         reader.gather(1, np.arange(2))
-    with pytest.raises(StoreFormatError, match="lacks 3 of 3 shards"):
+    with pytest.raises(StoreError, match="lacks 3 of 3 shards"):
         reader.open_view(5)
     write_shard(own, gone, reader.manifest, reader.codecs)
     assert reader.complete_views() == [0, 1]
@@ -273,7 +273,7 @@ def test_shards_of_other_stores_and_other_names_are_never_read(own: Path, tmp_pa
     )  # fmt: skip
     for source, message in ((foreign, "another store"), (renamed, "other rows"), (another_view, "other rows")):
         shutil.copyfile(source, key.path(own))
-        with pytest.raises(StoreFormatError, match=message) as caught:
+        with pytest.raises(StoreError, match=message) as caught:
             open_store(own).gather(0, np.arange(1))
         assert str(key.path(own)) in str(caught.value)
 
@@ -282,14 +282,14 @@ def test_a_store_without_its_index_is_read_from_its_shards(own: Path, tmp_path: 
     (own / "store.h5").unlink()
     assert open_store(own).manifest == small_manifest()
     open_store(own).gather(1, np.arange(10))
-    with pytest.raises(StoreFormatError, match="is not a store"):
+    with pytest.raises(StoreError, match="is not a store"):
         open_store(tmp_path / "nothing")
 
 
 def test_shards_that_do_not_fill_pages_are_not_mapped(store: Path, own: Path) -> None:
     assert open_store(store).io == ("mmap" if is_local(store) else "pread")
     assert open_store(own).io == "pread"
-    with pytest.raises(StoreFormatError, match=r"4 rows of 'logits' are not whole pages of memory.*io=\"pread\""):
+    with pytest.raises(StoreError, match=r"4 rows of 'logits' are not whole pages of memory.*io=\"pread\""):
         open_store(own, io="mmap")
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files
+from pipeline.config import Files
 from pipeline.methods import base
 from pipeline.methods.base import R34_R18, R50_MV1, R50_R18, MethodInput, Setting
 from pipeline.methods.parts import seeded

@@ -16,7 +16,7 @@ from launch.imagenet import parse_config
 from launch.recipes import code_bases
 from launch.recipes.losses import CTKDLoss, KLLoss, Loss
 from launch.recipes.registry import all_recipes, on_eight_gpus
-from pipeline.core.config import Files, RunConfig, Settings
+from pipeline.config import Files, RunConfig, Settings
 from pipeline.core.errors import ConfigError
 from pipeline.engine.optim import learning_rate
 from pipeline.methods.base import R34_R18, R50_MV1, R50_R18

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.core.device_rng import seed_generators
 from pipeline.core.errors import ConfigError
 from pipeline.core.rng import Stream, below, check_seed, counters, derive_seed, philox, uniform
+from pipeline.devices.device_rng import seed_generators
 
 KNOWN_ANSWERS = [  # Random123, kat_vectors: philox4x32 10
     ((0, 0, 0, 0), (0, 0), "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from store_files import flip, rows_of, small_manifest, write_shard
 
-from stores.atomic import is_temporary
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
-from stores.errors import StoreFormatError
+from pipeline.core.atomic import is_temporary
+from pipeline.core.errors import StoreError
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 from stores.layout import ShardKey
 from stores.shard import ShardWriter, check_shard, read_shard
 from stores.virtual import payload_fields
@@ -260,7 +260,7 @@ DAMAGES = {
 def test_what_is_no_shard_is_refused_by_name(shard: Path, damage: str) -> None:
     change, message = DAMAGES[damage]
     change(shard)
-    with pytest.raises(StoreFormatError, match=message) as caught:
+    with pytest.raises(StoreError, match=message) as caught:
         read_shard(shard)
     assert str(shard) in str(caught.value)
 
@@ -270,16 +270,16 @@ def test_a_renamed_shard_is_refused(shard: Path) -> None:
         path = other.path(shard.parents[2])
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(shard.read_bytes())
-        with pytest.raises(StoreFormatError, match=r"(?s)renamed.*name: +view .*header: view 7, rows 4 to 8"):
+        with pytest.raises(StoreError, match=r"(?s)renamed.*name: +view .*header: view 7, rows 4 to 8"):
             read_shard(path)
-    with pytest.raises(StoreFormatError, match="not named as a shard"):
+    with pytest.raises(StoreError, match="not named as a shard"):
         read_shard(shard.with_name("rows.h5"))
 
 
 def test_a_shard_of_another_store_is_refused_with_both(shard: Path) -> None:
     other, fields = small_manifest(plan_seed=4), payload_fields(small_manifest())
     check_shard(read_shard(shard), small_manifest(), fields)
-    with pytest.raises(StoreFormatError, match="another store") as caught:
+    with pytest.raises(StoreError, match="another store") as caught:
         check_shard(read_shard(shard), other, fields)
     assert other.fingerprint() in str(caught.value)
     assert small_manifest().fingerprint() in str(caught.value)
@@ -287,5 +287,5 @@ def test_a_shard_of_another_store_is_refused_with_both(shard: Path) -> None:
 
 def test_other_datasets_than_the_codecs_are_refused(shard: Path) -> None:
     rebuild(shard, "logits", dtype="<f4")
-    with pytest.raises(StoreFormatError, match=r"(?s)other datasets.*<f2.*<f4"):
+    with pytest.raises(StoreError, match=r"(?s)other datasets.*<f2.*<f4"):
         check_shard(read_shard(shard), small_manifest(), payload_fields(small_manifest()))

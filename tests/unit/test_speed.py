@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from pipeline.core.dist import World
+from pipeline.devices.world import World
 from pipeline.engine.speed import Speed
 
 WORLD = World(0, 1, torch.device("cpu"), 1)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from store_files import NUM_CLASSES, flip, rows_of, small_manifest, small_store
 
+from pipeline.core.errors import StoreError, StoreRowError
 from stores.codecs.dense_f16 import DenseF16
-from stores.errors import StoreFormatError, StoreRowError
 from stores.index_file import create_store
 from stores.layout import ShardKey, shard_keys, view_folder
 from stores.reader import StoreReader, open_store
@@ -135,7 +135,7 @@ def test_two_stores_share_a_folder(store: Path, fast: Path, tmp_path: Path) -> N
 
 def test_a_view_that_is_not_complete_is_not_staged(store: Path, fast: Path) -> None:
     ShardKey(1, 8, 10).path(store).unlink()
-    with pytest.raises(StoreFormatError, match="lacks 1 of 3 shards"):
+    with pytest.raises(StoreError, match="lacks 1 of 3 shards"):
         open_store(store).stage(1, fast)
     assert not fast.exists()
 
@@ -163,7 +163,7 @@ def test_a_warm_view_is_the_same_rows(store: Path, fast: Path) -> None:
     for view in (0, 1):
         reader.warm(view)
         assert_written(reader, view)
-    with pytest.raises(StoreFormatError, match="lacks 3 of 3 shards"):
+    with pytest.raises(StoreError, match="lacks 3 of 3 shards"):
         reader.warm(2)
 
 

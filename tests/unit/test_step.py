@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 
 from launch.recipes.registry import all_recipes
-from pipeline.core.config import Files, RunConfig
-from pipeline.core.dist import World
+from pipeline.config import Files, RunConfig
 from pipeline.core.errors import RefluxError
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
 from pipeline.data.plan import PlanRows
+from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.networks import Networks
 from pipeline.engine.step import LateMetrics, TrainStep, build_train_step

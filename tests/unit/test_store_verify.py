@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from store_files import NUM_CLASSES, flip, small_manifest, small_store, write_shard
 
+from pipeline.core.errors import StoreError
+from pipeline.core.hdf5 import read_text
 from stores.codecs.affine_u8 import AffineU8
 from stores.codecs.dense_f16 import DenseF16
 from stores.codecs.embedding_f16 import EmbeddingF16
 from stores.codecs.topk import TopK
-from stores.errors import StoreFormatError
 from stores.index_file import create_store, write_index
 from stores.layout import ShardKey, shard_keys
 from stores.problems import Problem
 from stores.shard import read_shard
-from stores.text_attribute import read_text
 from stores.verify import verify_store
 
 CODECS = (DenseF16(width=NUM_CLASSES), AffineU8(width=NUM_CLASSES), TopK(width=NUM_CLASSES, k=2))
@@ -290,7 +290,7 @@ def test_what_is_not_damage_is_a_note(store: Path) -> None:
 
 def test_no_store_is_an_error(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(StoreFormatError, match="is not a store"):
+        with pytest.raises(StoreError, match="is not a store"):
             verify(folder)
 
 

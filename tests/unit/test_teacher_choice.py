@@ -8,11 +8,11 @@ import pytest
 import torch
 from stores_made import CLASSES, INDEX, NUM, POLICY, SEED, fill
 
-from pipeline.core.config import Files, Optimisation, RunConfig, Teaching, Views
-from pipeline.core.dist import World
+from pipeline.config import Files, Optimisation, RunConfig, Teaching, Views
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
+from pipeline.devices.world import World
 from pipeline.engine.teacher_choice import TeacherChoice, choose_teacher
 
 WORLD = World(0, 1, torch.device("cpu"), 1)
