@@ -15,9 +15,9 @@ PROGRAM = Program("launch/imagenet.py", recipes, __doc__)
 all_recipes, parse_config = PROGRAM.recipes, PROGRAM.parse_config
 
 
-def main() -> None:
+def main() -> str:
     """See `Program.main`; a function of a module, so that another process can be told to run it."""
-    PROGRAM.main()
+    return PROGRAM.main()
 
 
 if __name__ == "__main__":
