@@ -47,9 +47,8 @@ def fit_every_recipe() -> None:
 def command_line(recipe: str, out: Path) -> list[str]:
     config = CONFIGS[recipe]
     hyper_parameters = {**config.method_args, **config.method_args.get("base_args", {})}
-    few = [
-        word for flag, value in _FEW.items() if flag[2:].replace("-", "_") in hyper_parameters for word in (flag, value)
-    ]
+    large = [flag for flag in _FEW if hyper_parameters.get(flag[2:].replace("-", "_")) is not None]
+    few = [word for flag in large for word in (flag, _FEW[flag])]
     return [recipe, "--out", str(out / recipe), *_SMALL, *(_TEACHER if config.teacher else []), *few]
 
 
