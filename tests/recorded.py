@@ -48,10 +48,9 @@ def _run(main: Any, line: str, *more: object) -> int:
         patch.chdir(NETWORKS)
         patch.setattr(sys, "argv", ["program", *line.split(), *map(str, more)])
         try:
-            main()
+            return EXIT_PREEMPTED if main() == "preempted" else 0
         except SystemExit as end:
             return int(end.code or 0)
-    return 0
 
 
 @contextmanager
