@@ -7,11 +7,10 @@ torchrun --nproc_per_node=8 launch/imagenet.py kd_r34_r18 --data /data/imagenet 
 python launch/imagenet.py RECIPE --help
 """
 
-from launch import recipes
 from launch.program import Program
 from pipeline.core.command import run_command
 
-PROGRAM = Program("launch/imagenet.py", recipes, __doc__)
+PROGRAM = Program("launch/imagenet.py", "launch.recipes", __doc__)
 all_recipes, parse_config, main = PROGRAM.recipes, PROGRAM.parse_config, PROGRAM.main
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The program that trains: a folder of recipes, flags made from them, and the end of a job."""
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import tyro
@@ -25,17 +25,17 @@ class Program:
 
     Attributes:
         name: as people type it.
-        folder: package with the recipes.
+        folder: name of the package with the recipes.
         description: what --help says first.
     """
 
     name: str
-    folder: ModuleType
+    folder: str
     description: str
 
     def recipes(self) -> dict[str, Recipe]:
         """Its recipes by name."""
-        return all_recipes(self.folder)
+        return all_recipes(importlib.import_module(self.folder))
 
     def parse_config(self, arguments: Sequence[str]) -> RunConfig:
         """The run configuration of a command line (without the program's name).
