@@ -1,11 +1,10 @@
 """The program that trains: a folder of recipes, flags made from them, and the end of a job."""
 
-import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 import tyro
 
@@ -13,10 +12,8 @@ from launch.flags import STYLE, flags_of, parse_flags
 from launch.recipes._shared.recipe import Recipe
 from launch.recipes._shared.registry import all_recipes
 from pipeline.config import RunConfig
-from pipeline.core.command import unknown_argument
-from pipeline.core.errors import ConfigError, PeerError, unknown_name
-
-EXIT_PREEMPTED = 75
+from pipeline.core.command import said_once, speaks, unknown_argument
+from pipeline.core.errors import ConfigError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -25,17 +22,17 @@ class Program:
 
     Attributes:
         name: as people type it.
-        folder: name of the package with the recipes.
+        folder: package with the recipes.
         description: what --help says first.
     """
 
     name: str
-    folder: str
+    folder: ModuleType
     description: str
 
     def recipes(self) -> dict[str, Recipe]:
         """Its recipes by name."""
-        return all_recipes(importlib.import_module(self.folder))
+        return all_recipes(self.folder)
 
     def parse_config(self, arguments: Sequence[str]) -> RunConfig:
         """The run configuration of a command line (without the program's name).
@@ -58,33 +55,24 @@ class Program:
             description=self.description,
             args=list(arguments),
             use_underscores=False,
-            console_outputs=_speaks(),
+            console_outputs=speaks(),
             config=STYLE,
         )
         return config
 
-    def main(self) -> None:
-        """Parse, run, and end with 0 (done), 1 (failed), 2 (usage) or 75 (stopped early: run me again)."""
-        try:
+    def main(self) -> Literal["done", "preempted"]:
+        """Parse, run, and say how it ended: "done", or "preempted" (run me again)."""
+        with said_once():
             config = self.parse_config(sys.argv[1:])
-        except ConfigError as error:
-            if not _speaks():
-                sys.exit(error.exit_code)
-            raise
         from pipeline.fit import fit  # torch: only when something is to be trained
 
-        try:
-            outcome = fit(config)
-        except PeerError as error:
-            sys.exit(error.exit_code)
-        if outcome == "preempted":
-            sys.exit(EXIT_PREEMPTED)
+        return fit(config)
 
     def _parse_flags(self, recipe: Recipe, arguments: Sequence[str]) -> RunConfig:
         command = f"{self.name} {recipe.name}"
         # tyro's own message for an unknown flag shows similar ones of every recipe, a screen of them
         config, unknown = parse_flags(
-            recipe, arguments, prog=command, description=recipe.help(self.name), console_outputs=_speaks()
+            recipe, arguments, prog=command, description=recipe.help(self.name), console_outputs=speaks()
         )
         if unknown and unknown[0].partition("=")[0] == "--teacher":
             raise ConfigError(f"{recipe.name} learns from labels alone: leave out --teacher, or choose another recipe")
@@ -101,8 +89,3 @@ def _in_brief(recipe: Recipe) -> Callable[[], Any]:
 
     brief.__doc__ = recipe.in_brief
     return brief
-
-
-def _speaks() -> bool:
-    """Whether this rank is the one that says what every rank finds in the command line."""
-    return os.environ.get("RANK", "0") == "0"

@@ -12,6 +12,7 @@ be passed on. The adapters' tools, and the tolerances, are in `vector_tools.py`,
 defect are `RECORDED_DEFECTS`, with what ours does instead; each adapter asserts just that.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from method_cases import one_thread
-from vector_tools import Vector
+from vector_tools import Vector, tensor
 
 __all__ = ["one_thread"]
 
@@ -82,7 +83,7 @@ def test_vector(path: Path) -> None:
         contents = {name: file[name] for name in file.files}
     vector = Vector(contents, json.loads(str(contents.pop("meta_json"))), CASES[family])
     try:
-        CASES[family](vector)
+        vector.compare()
     except Exception as error:
         if not vector.hp.implied:
             raise
@@ -97,3 +98,29 @@ def test_vector(path: Path) -> None:
 def test_every_recorded_defect_has_an_adapter() -> None:
     without = [name for name in RECORDED_DEFECTS if _family(name) is None]
     assert not without, f"no adapter for {without}"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "off", "agrees"),
+    [(np.float64, 1e-9, True), (np.float64, 1e-7, False), (np.float32, 1e-6, True), (np.float32, 1e-3, False)],
+)
+def test_a_result_may_be_off_by_rounding_and_no_more(dtype: type[np.floating], off: float, agrees: bool) -> None:
+    values = np.linspace(1, 2, 1000).astype(dtype)
+    arrays = {"in.x": values, "out.loss": np.asarray(np.square(values).sum() * (1 + off), dtype)}
+    vector = Vector(arrays, {}, lambda vector: vector.check("out.loss", tensor(vector["in.x"]).square().sum()))
+    with contextlib.nullcontext() if agrees else pytest.raises(AssertionError, match=r"out\.loss: .* allowed"):
+        vector.compare()
+
+
+def test_a_file_says_all_that_went_unused() -> None:
+    arrays = {"in.x": np.ones(2), "out.loss": np.ones(()), "grad.in.x": np.ones(2), "step1.out.loss": np.ones(())}
+
+    def case(vector: Vector) -> None:
+        vector.hp["LOSS"].implies("EPS")
+        vector.check("out.loss", tensor(vector["in.x"]).mean())
+
+    vector = Vector(arrays, {"hp": {"T": 4, "LOSS": {"EPS": 1e-3, "WEIGHT": 2}}}, case)
+    vector.compare()
+    assert vector.unread() == ["grad.in.x", "step1.out.loss"]
+    assert vector.hp.unread() == ["T", "LOSS.WEIGHT"]
+    assert vector.hp.implied == {"LOSS.EPS": 1e-3}

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from pipeline.models.mobilenet_v1 import mobilenet_v1
 from torch import Tensor
 from torchvision import models
 from vector_cases_logits import of_mdistiller
@@ -12,6 +11,7 @@ from vector_tools import Vector, leaf, made, tensor
 
 from pipeline.methods.ofd import margins
 from pipeline.methods.reviewkd import context_loss
+from pipeline.models.families.mobilenet_v1 import mobilenet_v1
 from pipeline.models.network import Network
 
 ALONE = {"ce": 0.0, "kd": 0.0, "weight": 1.0}  # the method's own term is the loss

@@ -14,7 +14,7 @@ from pipeline.methods._shared.registry import method_names
 from pipeline.methods._shared.size import trained_parameters
 from pipeline.methods._shared.summary import markdown, store, top1
 
-README = Path(__file__).resolve().parent.parent.parent / "README.md"
+TABLE = Path(__file__).resolve().parent.parent.parent / "docs" / "methods.md"
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def test_the_first_figure_is_shown_and_marked_where_nobody_looked_it_up(text: st
     assert top1(text) == shown
 
 
-def test_readmes_table_is_the_one_that_is_printed() -> None:
-    assert markdown(method_names()) in README.read_text(), "python -m pipeline.methods --markdown"
+def test_the_documents_table_is_the_one_that_is_printed() -> None:
+    assert markdown(method_names()) in TABLE.read_text(), "python -m pipeline.methods --markdown"
 
 
 def test_ctkds_figure_around_dkd_stands_beside_dkds_in_its_own_code() -> None:
