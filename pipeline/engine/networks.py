@@ -15,7 +15,7 @@ from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.resolve import Run
 from pipeline.engine.teacher_choice import StoredOutputs, TeacherChoice
-from pipeline.methods.base import Setting
+from pipeline.methods._shared.method import Setting
 from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
 from pipeline.models.weights import fingerprint_of_weights

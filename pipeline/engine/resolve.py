@@ -5,6 +5,7 @@ Below here nobody parses a name, and a restart elsewhere cannot find that "auto"
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,8 +21,8 @@ from pipeline.devices.world import World
 from pipeline.engine.teacher_choice import TeacherChoice, choose_teacher
 from pipeline.jobs.open import Job
 from pipeline.jobs.run_folder import is_same_run, read_saved_config
-from pipeline.methods.base import Method
-from pipeline.methods.registry import build_method
+from pipeline.methods._shared.method import Method
+from pipeline.methods._shared.registry import build_method
 from pipeline.models.spec import ModelSpec, parse_spec, resolve_model
 
 
@@ -37,7 +38,7 @@ class Names:
         val_policy: the evaluation view.
     """
 
-    method: Method
+    method: Method[Any]
     student: ModelSpec
     teacher: ModelSpec | None
     policy: Policy

@@ -12,8 +12,8 @@ from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION
 from pipeline.data.policy import get_policy
 from pipeline.devices.world import World
-from pipeline.methods.base import Method
-from pipeline.methods.registry import build_method
+from pipeline.losses._shared.record import Loss
+from pipeline.losses._shared.registry import loss_record
 from stores.codec import Codec
 from stores.index_file import read_head
 from stores.manifest import Manifest
@@ -100,10 +100,10 @@ def choose_teacher(config: RunConfig, saved: RunConfig | None, index: Index, wor
 
 
 def _choose(config: RunConfig, saved: RunConfig | None, index: Index, world: World) -> TeacherChoice:
-    method, num_views = build_method(config.method, config.method_args), config.views.num_views
+    loss, num_views = loss_record(config.method, config.method_args), config.views.num_views
     if saved is not None and num_views is None:
         num_views = saved.views.num_views
-    if not method.needs.teacher:
+    if not loss.needs.teacher:
         return TeacherChoice("none", None, None, num_views)
     asked = config.teaching.teacher_source
     if asked == "auto" and saved is not None:
@@ -113,7 +113,7 @@ def _choose(config: RunConfig, saved: RunConfig | None, index: Index, world: Wor
     reader = _open(config)
     _check_same_views(reader.manifest, config, index)
     complete: list[int] = world.gather(reader.complete_views())[0]  # a store may grow: all ranks take the main one's
-    picked = _pick_codecs(reader, method)
+    picked = _pick_codecs(reader, loss)
     lacking = picked if isinstance(picked, str) else _lacking_views(reader, complete, num_views, asked)
     if lacking is not None:
         if asked == "auto":
@@ -187,9 +187,9 @@ class _Picked:
     head: tuple[np.ndarray, np.ndarray] | None
 
 
-def _pick_codecs(reader: StoreReader, method: Method) -> _Picked | str:
+def _pick_codecs(reader: StoreReader, loss: Loss) -> _Picked | str:
     """The codecs that serve the method, or why none does."""
-    needs, kept = method.needs.teacher, ", ".join(codec.id for codec in reader.codecs)
+    needs, kept = loss.needs.teacher, ", ".join(codec.id for codec in reader.codecs)
     maps = sorted(needs - _OUTPUTS)
     if maps:
         return f"the method needs feature maps ({', '.join(maps)}), which no store keeps"
@@ -204,14 +204,14 @@ def _pick_codecs(reader: StoreReader, method: Method) -> _Picked | str:
         return _Picked(dense, None, head)
     if embedding is not None and head is not None:
         return _Picked(None, embedding, head)
-    return _pick_topk(reader, method, kept)
+    return _pick_topk(reader, loss, kept)
 
 
-def _pick_topk(reader: StoreReader, method: Method, kept: str) -> _Picked | str:
+def _pick_topk(reader: StoreReader, loss: Loss, kept: str) -> _Picked | str:
     codec = next((codec for codec in reader.codecs if not codec.exact_support), None)
     if codec is None:
         return f"the store keeps {kept} and has lost the teacher's classifier (head.h5), without which it has no logits"
-    refusal = method.refuses_topk(int(codec.to_json()["k"]))
+    refusal = loss.refuses_topk(int(codec.to_json()["k"]))
     if refusal is not None:
         return f"the store keeps {kept} only, and {refusal}"
     return _Picked(codec, None, None)

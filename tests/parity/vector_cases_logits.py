@@ -11,7 +11,7 @@ from vector_tools import Vector, made, tensor
 
 from pipeline.config import Optimisation
 from pipeline.engine.optim import learning_rate
-from pipeline.methods.base import Method
+from pipeline.methods._shared.method import Method
 
 
 def of_mdistiller(vector: Vector, method: str, **more: Any) -> Method:

@@ -16,7 +16,7 @@ from vector_problem import Fixed, Problem, crd_arguments, finish, numbers, probl
 from vector_tools import Vector, made
 
 from pipeline.engine.distiller import Distiller
-from pipeline.methods.base import Method
+from pipeline.methods._shared.method import Method
 
 _MOST_LOOPS = 100
 _SAYS_NOTHING = ("print_freq", "gpu_id", "gpu", "multiprocessing_distributed", "batch_size", "distill")

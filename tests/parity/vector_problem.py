@@ -16,7 +16,7 @@ from vector_tools import Vector, leaf, tensor
 
 from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
-from pipeline.methods.base import Method, MethodInput, Setting
+from pipeline.methods._shared.method import Method, MethodInput, Setting
 from pipeline.models.outputs import Outputs
 
 NUMERICS = StudentNumerics(torch.device("cpu"), amp="off", label_smoothing=0.0)

@@ -22,7 +22,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from pipeline.methods.registry import build_method
+from pipeline.methods._shared.registry import build_method
 
 RESULTS = ("out.loss", "grad.", "param_after.", "buffer_after.")
 GIVEN = ("in.", "param.", "buffer.")
