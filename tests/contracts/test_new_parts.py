@@ -192,12 +192,12 @@ class TestPrograms:
         ):
             assert words in shown
 
-    def test_names_beside_theirs_are_answered_with_theirs(self) -> None:
+    def test_names_beside_theirs_are_answered_with_theirs(self, tmp_path: Path) -> None:
         for flags, told in (("--policy corne", "'corner'"), ("--student hub:smal", "'small'")):
             with pytest.raises(ConfigError, match=f"Did you mean {told}"):
-                train(f"gap_small {SYNTHETIC} {flags} --out nowhere")
+                train(f"gap_small {SYNTHETIC} {flags}", "--out", tmp_path / "run")
         with pytest.raises(ConfigError, match="Did you mean 'gap_small'"):
-            train("gap_smal --out nowhere")
+            train("gap_smal", "--out", tmp_path / "run")
 
     def test_a_benchmark_is_listed_with_its_flags(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
