@@ -59,8 +59,8 @@ class Attempt:
         Raises:
             PeerError: another rank failed first, and told it.
         """
-        if self._muted:
-            return
+        if self._muted or isinstance(error, PeerError):
+            return  # the rank that failed says it
         usage = isinstance(error, ConfigError)
         if self.is_accepted or not (self.is_known or usage):
             note_failure(self._folder, error, self._rank)
