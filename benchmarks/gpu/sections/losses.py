@@ -15,7 +15,7 @@ SECTION = (2, "fused losses against float64", 60)
 
 Loss = Callable[[Inputs], torch.Tensor]
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# greatest relative errors, as tests/unit/test_kernels_triton.py bounds the interpreted kernels
+# greatest relative errors, as tests/unit/kernels/test_kernels_triton.py bounds the interpreted kernels
 _VALUE, _TEMPERATURE = 2e-5, 1e-3
 _STUDENT = {"fp32": 1e-4, "fp16": 1e-3, "bf16": 8e-3}  # a gradient is rounded to its logits' type
 

@@ -3,21 +3,20 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 
 pytest.importorskip("triton")
 
-ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = {"bfloat16": 8e-3, "float16": 1e-3}  # of a student's gradient, rounded to its type
 
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, list[float]]:
     """Each case's errors, from a process of its own: Triton reads TRITON_INTERPRET when kernels are defined."""
-    command = [sys.executable, "-m", "tests.unit.triton_interpreted"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.unit.kernels.triton_interpreted"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -26,7 +26,7 @@ from triton.runtime import driver
 
 import pipeline.kernels
 from pipeline.kernels import triton_kl, triton_philox, triton_probe
-from tests.unit.triton_losses import ROWS, losses
+from tests.unit.kernels.triton_losses import ROWS, losses
 
 KEPT = 20  # of a usual top-k store
 

@@ -1,4 +1,4 @@
-"""Losses on CUDA, in a process for which Triton may lack a compiler: python -m tests.unit.triton_lacking
+"""Losses on CUDA, in a process for which Triton may lack a compiler: python -m tests.unit.kernels.triton_lacking
 
 Prints one JSON object. Without a device its tensors are fake: they have a device and shapes, and no values.
 """

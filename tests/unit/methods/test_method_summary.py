@@ -1,8 +1,7 @@
 """`python -m pipeline.methods`: what methods need and train."""
 
-from pathlib import Path
-
 import pytest
+from conftest import REPOSITORY
 from rich.console import Console
 
 from pipeline.core.errors import ConfigError
@@ -14,7 +13,7 @@ from pipeline.methods._shared.registry import method_names
 from pipeline.methods._shared.size import trained_parameters
 from pipeline.methods._shared.summary import markdown, store, top1
 
-TABLE = Path(__file__).resolve().parent.parent.parent / "docs" / "methods.md"
+TABLE = REPOSITORY / "docs" / "methods.md"
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REPOSITORY
 
 pytest.importorskip("triton")
 
@@ -17,7 +18,6 @@ from triton.runtime.build import compile_module_from_src
 
 from pipeline.kernels.dispatch import attempt
 
-ROOT = Path(__file__).resolve().parents[2]
 REMEDY = "apt-get install gcc python3-dev"
 
 
@@ -26,8 +26,8 @@ def losses_with(tmp_path: Path, **variables: str) -> dict[str, Any]:
     (tmp_path / "bin").mkdir()
     environment = {name: value for name, value in os.environ.items() if name not in ("CC", "LOCAL_RANK")}
     environment |= {"PATH": str(tmp_path / "bin"), "TRITON_CACHE_DIR": str(tmp_path / "cache"), **variables}
-    command = [sys.executable, "-m", "tests.unit.triton_lacking"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.unit.kernels.triton_lacking"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -52,7 +52,7 @@ def test_without_a_compiler_losses_take_their_torch_form_with_one_warning(
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing: nothing is built")
 def test_with_a_compiler_the_same_step_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.unit.triton_lacking import HELPER
+    from tests.unit.kernels.triton_lacking import HELPER
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     assert attempt(lambda: compile_module_from_src(HELPER, "helper"))

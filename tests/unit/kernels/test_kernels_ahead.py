@@ -10,7 +10,7 @@ pytest.importorskip("triton")
 if "TRITON_INTERPRET" in os.environ:
     pytest.skip("TRITON_INTERPRET is set: nothing is compiled", allow_module_level=True)
 
-from tests.unit.triton_ahead import build, kernels, launches
+from tests.unit.kernels.triton_ahead import build, kernels, launches
 
 CAPABILITIES = (80, 90, 100)  # A100, H100, B200
 MOST_REGISTERS = {

@@ -1,4 +1,4 @@
-"""Triton's kernels against float64 references, interpreted on a processor: python -m tests.unit.triton_interpreted
+"""Triton's kernels against float64 references, interpreted: python -m tests.unit.kernels.triton_interpreted
 
 Prints one JSON object: case -> greatest relative errors of value, student gradient and temperature gradient.
 """
@@ -15,7 +15,7 @@ import torch
 
 from pipeline.core import rng
 from pipeline.kernels import triton_dkd, triton_kl, triton_philox, triton_topk_kl
-from tests.unit.triton_losses import ROWS, Loss, losses, sparse
+from tests.unit.kernels.triton_losses import ROWS, Loss, losses, sparse
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 
 import stores.show
 from stores.codec_registry import codec_from_json, codec_ids
@@ -17,7 +18,7 @@ from stores.manifest import Manifest
 from stores.reader import open_store
 
 README = Path(stores.show.__file__).with_name("README.md").read_text(encoding="utf-8")
-GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "store_v1"
+GOLDEN = REPOSITORY / "tests" / "golden" / "store_v1"
 LOOK, READ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
