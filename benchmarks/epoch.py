@@ -39,6 +39,7 @@ from stores.index_file import create_store
 from stores.layout import shard_keys
 from stores.manifest import Manifest
 from stores.reader import open_store
+from stores.records import PixelRecipe, TeacherRecord
 from stores.shard import ShardWriter
 
 _POLICY = "imagenet_train"
@@ -190,8 +191,8 @@ def _write_store(store: Path, index: Index) -> None:
         policy=get_policy(_POLICY).to_json(),
         plan_seed=0,
         plan_version=PLAN_VERSION,
-        pixel_recipe={"backend": "synthetic"},
-        teacher={"name": "noise"},
+        pixel_recipe=PixelRecipe(backend="synthetic"),
+        teacher=TeacherRecord.from_json({"name": "noise"}),
         codecs=(codec.to_json(),),
         shard_rows=65536,
     )

@@ -32,7 +32,7 @@ from pipeline.models.outputs import Outputs
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import build_network, check_spec
 from pipeline.teachers.base import Teacher
-from pipeline.teachers.online import OnlineTeacher
+from pipeline.teachers.runner import TeacherRunner
 
 _NUM_CLASSES, _PER_CLASS = 1000, 1000
 _NOT_MAPS = frozenset({"logits", "embedding", "head"})
@@ -219,10 +219,12 @@ def _setting(method: Method, student: Network, teacher: Network | None, settings
 
 def _outputs_of(teacher: Network, images: torch.Tensor, settings: StepSettings, world: World) -> Outputs:
     precision = {"off": "fp32"}.get(settings.amp, settings.amp)
-    online = OnlineTeacher(
-        teacher, device=world.device, precision=precision, memory_format=torch.channels_last, compiled=False
+    online = TeacherRunner(
+        teacher,
+        device=world.device,
+        precision=precision,
     )
-    return online.outputs(images)
+    return online.forward(images)
 
 
 def _batch(settings: StepSettings, world: World) -> Batch:

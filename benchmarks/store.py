@@ -22,6 +22,7 @@ from stores.index_file import create_store
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
 from stores.reader import open_store
+from stores.records import PixelRecipe, TeacherRecord
 from stores.shard import ShardWriter
 
 Say = Callable[[str], None]
@@ -278,8 +279,8 @@ def _manifest(settings: StoreSettings) -> Manifest:
         policy={},
         plan_seed=0,
         plan_version=1,
-        pixel_recipe={},
-        teacher={},
+        pixel_recipe=PixelRecipe(),
+        teacher=TeacherRecord.from_json({}),
         codecs=(DenseF16(width=settings.classes).to_json(),),
         shard_rows=settings.shard_rows,
     )

@@ -17,6 +17,7 @@ from stores.index_file import create_store
 from stores.layout import shard_keys, view_folder
 from stores.manifest import Manifest
 from stores.reader import open_store
+from stores.records import PixelRecipe, TeacherRecord
 from stores.shard_file import create_shard_file
 
 _SHARD_ROWS = 65_536
@@ -37,7 +38,9 @@ def measure_open(work: Path, *, views: int, rows: int) -> dict[str, float]:
 def _make_sparse_store(store: Path, views: int, rows: int) -> None:
     codec = DenseF16(width=1000)
     classes = tuple(f"n{label:08d}" for label in range(1000))
-    manifest = Manifest("0" * 64, rows, classes, {}, 0, 1, {}, {}, (codec.to_json(),), _SHARD_ROWS)
+    manifest = Manifest(
+        "0" * 64, rows, classes, {}, 0, 1, PixelRecipe(), TeacherRecord.from_json({}), (codec.to_json(),), _SHARD_ROWS
+    )
     create_store(store, manifest, None)
     for view in range(views):
         view_folder(store, view).mkdir(parents=True)

@@ -12,13 +12,15 @@ from pipeline.core.cpu import decoder_threads
 from pipeline.data.datasets import open_datasets
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
+from pipeline.data.policies.registry import get_policy
 from pipeline.devices.numerics import set_kernels
 from pipeline.devices.world import World
 from pipeline.engine.networks import Networks, build_networks
 from pipeline.engine.resolve import resolve
 from pipeline.engine.step import TrainStep, build_train_step
-from pipeline.engine.teacher_choice import choose_teacher
 from pipeline.fit import build_loader, build_order
+from pipeline.methods.registry import build_method
+from pipeline.teachers.choice import choose_teacher
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def open_training(config: RunConfig, world: World) -> Iterator[Training]:
     Kernels are chosen for the whole process, as by `fit`.
     """
     data = open_datasets(config, world)
-    choice = choose_teacher(config, None, data.train.index, world)
+    method, policy = build_method(config.method, config.method_args), get_policy(config.views.policy)
+    choice = choose_teacher(config, method, policy, None, data.train.index, world)
     config = resolve(config, None, data, choice, world)
     set_kernels(deterministic=config.numerics.deterministic, precision=config.numerics.amp)
     order = build_order(config, data)

@@ -28,7 +28,6 @@ from pipeline.devices.world import World, start_world, stop_world
 from pipeline.engine.checkpoint import find_latest
 from pipeline.engine.dry_run import dry_run
 from pipeline.engine.networks import build_networks, check_names
-from pipeline.engine.pixel_check import check_pixels
 from pipeline.engine.resolve import as_begun, resolve
 from pipeline.engine.run_directory import (
     Attempt,
@@ -45,7 +44,9 @@ from pipeline.engine.run_lock import RunLock
 from pipeline.engine.session import Job, Outcome, Session
 from pipeline.engine.signals import StopRequest
 from pipeline.engine.step import build_train_step
-from pipeline.engine.teacher_choice import StoredOutputs, choose_teacher
+from pipeline.methods.registry import build_method
+from pipeline.teachers.choice import StoredViews, choose_teacher
+from pipeline.teachers.foreign_pixels import check_pixels
 from pipeline.teachers.staging import ViewStager
 from pipeline.teachers.stored import RowFetcher
 
@@ -110,11 +111,12 @@ def _fit(
     config: RunConfig, saved: RunConfig | None, data: Datasets, stop: StopRequest, world: World, attempt: Attempt
 ) -> Outcome:
     asked, run = config, config.files.out
-    choice = choose_teacher(asked, saved, data.train.index, world)
+    method, policy = build_method(asked.method, asked.method_args), get_policy(asked.views.policy)
+    choice = choose_teacher(asked, method, policy, saved, data.train.index, world)
     config = resolve(asked, saved, data, choice, world)
     begins_anew = saved is not None and not is_same_run(saved, config, run, world)
     if begins_anew:
-        choice = choose_teacher(asked, None, data.train.index, world)
+        choice = choose_teacher(asked, method, policy, None, data.train.index, world)
         config = resolve(asked, None, data, choice, world)
 
     set_kernels(deterministic=config.numerics.deterministic, precision=config.numerics.amp)
@@ -180,7 +182,7 @@ def build_loader(
     order: Order,
     *,
     split: str,
-    stored: StoredOutputs | None = None,
+    stored: StoredViews | None = None,
 ) -> Loader:
     """The loader of "train" or "val" views; close it. With `stored`, batches bring the teacher's rows along."""
     training, views, running = split == "train", config.views, config.running
@@ -203,7 +205,7 @@ def build_loader(
     return Loader(source.index, plan, backend, world.device, views.num_views if training else 1, fetch)
 
 
-def _fetcher(config: RunConfig, stored: StoredOutputs, world: World) -> RowFetcher:
+def _fetcher(config: RunConfig, stored: StoredViews, world: World) -> RowFetcher:
     folder, stager = config.files.stage, None
     if folder is not None:
         stager = ViewStager(stored.reader, folder, views=stored.views, num_views=config.views.num_views)

@@ -1,9 +1,8 @@
 """Compute random rows of a store again, from images and teacher, and compare: what checksums cannot say.
 
-A row's bits depend on the batch size, not on what else is in the batch, so rows go through the teacher in batches of
-the store's size: on the software and hardware that made the store nothing but the codec's rounding is left. Pixels of
-another backend move every logit, those of unlikely classes most: there the divergence says whether a row is the
-teacher's, within what training allows such pixels.
+On the software and hardware that made the store nothing but the codec's rounding is left between them. Foreign pixels
+move every logit, those of unlikely classes most: there the divergence says whether a row is the teacher's, within what
+training allows such pixels.
 """
 
 import tempfile
@@ -24,21 +23,22 @@ from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.index import Index
 from pipeline.data.order import permutation
-from pipeline.data.plan import PLAN_VERSION, Plan, PlanRows
-from pipeline.data.policies.registry import from_json
-from pipeline.devices.streams import to_device
+from pipeline.data.plan import PLAN_VERSION
+from pipeline.devices.numerics import fix_numerics
 from pipeline.devices.world import World, start_world
-from pipeline.engine.pixel_check import allowed_divergence
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
-from precompute.comparison import CodecFigures, Recomputed, compare_keys, compare_logits, join_figures, read_stored
+from pipeline.teachers.rebuild import check_same, rebuild
+from pipeline.teachers.recompute import allowed_divergence, recompute
+from pipeline.teachers.runner import TeacherRunner
+from precompute.comparison import CodecFigures, compare_keys, compare_logits, join_figures, read_stored
 from precompute.config import AuditConfig
-from precompute.other_pixels import ONE_OF_MANY, compare_diverging, in_doubt, same_but_decoder
-from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
+from precompute.foreign_pixels import ONE_OF_MANY, compare_diverging, in_doubt
 from stores.index_file import read_head
 from stores.manifest import Manifest
 from stores.problems import Problem, end_with
 from stores.reader import StoreReader, open_store
+from stores.records import PixelRecipe
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Audit:
     rows: tuple[np.ndarray, np.ndarray]
     index: Index
     backend: Backend
-    teacher: TeacherPass
+    teacher: TeacherRunner
 
     def compare(self, on_progress: OnProgress) -> AuditReport:
         """Compute the rows again and compare label, plan_crc and logits with what is stored.
@@ -131,15 +131,18 @@ def open_audit(store: Path, settings: AuditConfig) -> Iterator[Audit]:
     """
     _check_settings(settings)
     reader = open_store(store)
-    _check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
+    check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
     rows = draw_rows(reader, num_rows=settings.rows, seed=settings.seed)
     backend = _backend_name(settings, reader.manifest)
     world = start_world(settings.device, settings.threads)
     fix_numerics(world.device)
     with tempfile.TemporaryDirectory() as folder:
-        teacher = _teacher(settings, reader.manifest, world)
+        manifest = reader.manifest
+        teacher = rebuild(
+            manifest.teacher, num_classes=len(manifest.classes), device=world.device, name=settings.teacher
+        )
         source, name = open_train(*_data(settings, backend, reader.manifest, Path(folder)), world)
-        _check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
+        check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
         decoding = _decoding(settings, reader.manifest, source.index, world) if name == "dali" else DaliDecoding()
         with closing(_open_backend(settings, name, source, reader.manifest, world, decoding)) as opened:
             yield Audit(reader, rows, source.index, opened, teacher)
@@ -160,7 +163,7 @@ def _backend_name(settings: AuditConfig, manifest: Manifest) -> str:
     """What makes pixels: the named backend, or the one that made the store's."""
     if settings.backend != "auto":
         return settings.backend
-    recorded = str(manifest.pixel_recipe.get("backend"))
+    recorded = str(manifest.pixel_recipe.backend)
     reason = missing(recorded)
     if reason is not None:
         raise ConfigError(
@@ -184,39 +187,28 @@ def _data(settings: AuditConfig, backend: str, manifest: Manifest, folder: Path)
 
 def _decoding(settings: AuditConfig, manifest: Manifest, index: Index, world: World) -> DaliDecoding:
     """How DALI decodes here: as the store's pixels were where nothing else is asked, and there is a device."""
-    recorded, decoder = DaliDecoding.from_recipe(manifest.pixel_recipe) or DaliDecoding(), settings.dali_decoder
+    recorded, decoder = (
+        DaliDecoding.from_recipe(manifest.pixel_recipe.to_json()) or DaliDecoding(),
+        settings.dali_decoder,
+    )
     if decoder == "auto" and world.device.type == "cuda":
         decoder = recorded.decoder
     running = Running(dali_decoder=decoder, dali_hw_decoder_load=recorded.hw_load)
     return DaliDecoding.of(replace(running, dali_decoder=choose_decoder(running, index, world)))
 
 
-def _teacher(settings: AuditConfig, manifest: Manifest, world: World) -> TeacherPass:
-    recorded = manifest.teacher
-    network, weights_sha256 = build_teacher(settings.teacher, num_classes=len(manifest.classes))
-    _check_same(f"weights of {settings.teacher}", recorded["weights_sha256"], weights_sha256)
-    return TeacherPass(
-        network,
-        device=world.device,
-        mean=tuple(recorded["mean"]),
-        std=tuple(recorded["std"]),
-        precision=recorded["precision"],
-        batch=int(recorded["batch"]),
-        compiled=bool(recorded.get("compile", False)),
-    )
-
-
 def _open_backend(
     settings: AuditConfig, name: str, source: Source, manifest: Manifest, world: World, decoding: DaliDecoding
 ) -> Backend:
-    resolution, batch = (int(manifest.teacher[entry]) for entry in ("resolution", "batch"))
-    options = BackendOptions(resolution, world.threads, batch, str(world.device), dali=decoding)
+    teacher = manifest.teacher
+    options = BackendOptions(teacher.resolution, world.threads, teacher.batch, str(world.device), dali=decoding)
     backend = open_backend(name, source, options)
-    if settings.backend == "auto" and not same_but_decoder(backend.pixel_recipe(), manifest.pixel_recipe):
+    here = PixelRecipe.from_json(backend.pixel_recipe())
+    if settings.backend == "auto" and not here.same_but_decoder(manifest.pixel_recipe):
         backend.close()
         raise StoreError(
             "the store's pixels were made in another way than this machine's. Name the --backend to compare all the"
-            f" same.\n  store: {manifest.pixel_recipe}\n  here:  {backend.pixel_recipe()}"
+            f" same.\n  store: {manifest.pixel_recipe}\n  here:  {here}"
         )
     return backend
 
@@ -238,14 +230,14 @@ def _compare(
     rows: tuple[np.ndarray, np.ndarray],
     index: Index,
     backend: Backend,
-    teacher: TeacherPass,
+    teacher: TeacherRunner,
     on_progress: OnProgress,
 ) -> AuditReport:
-    here = backend.pixel_recipe()
+    here = PixelRecipe.from_json(backend.pixel_recipe())
     is_other = here != reader.manifest.pixel_recipe
     allowed = tuple(allowed_divergence(reader.manifest, [codec.id]) for codec in reader.codecs) if is_other else ()
     head, figures, sizes, keys, logits = read_head(reader.path), [], [], [], []
-    for now in _recompute(reader.manifest, rows, index, backend, teacher):
+    for now in recompute(reader.manifest, rows, index, backend, teacher):
         stored = read_stored(reader, now.views, now.ids)
         keys += compare_keys(reader.path, reader, stored, now)
         if is_other:
@@ -261,23 +253,3 @@ def _compare(
     if is_other:
         logits = in_doubt(reader, here, joined, allowed, logits)
     return AuditReport(len(rows[1]), joined, keys + logits, allowed)
-
-
-def _recompute(
-    manifest: Manifest, rows: tuple[np.ndarray, np.ndarray], index: Index, backend: Backend, teacher: TeacherPass
-) -> Iterator[Recomputed]:
-    plan, (views, ids) = Plan(from_json(manifest.policy), manifest.plan_seed), rows
-    at = index.rows_of(ids)
-    planned = plan.rows(ids, views, index.widths[at], index.heights[at])
-    parts = [slice(start, start + teacher.batch) for start in range(0, len(ids), teacher.batch)]
-    requests: list[PlanRows] = [planned.part(part) for part in parts]
-    for part, request, pixels in zip(parts, requests, backend.stream(iter(requests)), strict=True):
-        logits = teacher.outputs(to_device(pixels.images, teacher.device)).logits.cpu().numpy()
-        yield Recomputed(request.views, request.ids, index.labels[at[part]], request.crc(), logits)
-
-
-def _check_same(what: str, stored: object, here: object) -> None:
-    if stored != here:
-        raise StoreError(
-            f"the {what} must be the store's, to compute its rows again.\n  store: {stored}\n  here:  {here}"
-        )

@@ -6,34 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.teachers.recompute import FLOORS, Recomputed, divergence
 from stores.codecs.base import Codec
 from stores.index_file import Head
 from stores.layout import shard_keys
+from stores.outputs import as_logits, decode
 from stores.problems import Problem
 from stores.reader import StoreReader
 
-FLOORS = 10.0  # times what precompute measured between two batch sizes
 _FLOAT32_STEPS = 1e-5  # relative to the row's greatest logit: sums of some thousand products in another order
 _AT_DECODED = 1.01  # a codec's bound is taken at the decoded values, a rounding away from the encoded ones
-
-
-@dataclass(frozen=True)
-class Recomputed:
-    """Rows as they come out now.
-
-    Attributes:
-        views: (B,) int64.
-        ids: (B,) int64.
-        labels: (B,) of the data set.
-        plan_crcs: (B,) uint32.
-        logits: (B, C) float32.
-    """
-
-    views: np.ndarray
-    ids: np.ndarray
-    labels: np.ndarray
-    plan_crcs: np.ndarray
-    logits: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -79,16 +61,16 @@ def compare_logits(
     """Logits from one codec's fields, against the codec's bound and ten times the store's noise floor."""
     rebuilt, bound = _rebuilt(codec, head, stored)
     allowed = bound * _AT_DECODED + _noise(reader, now.logits)
-    difference = np.abs(rebuilt - now.logits)
+    difference = np.abs(rebuilt.astype(np.float64) - now.logits)
     is_far = ~(difference <= allowed).all(axis=1) | ~(_sums_differ(rebuilt, now.logits) <= _greatest_finite(allowed))
     worst = np.unravel_index(np.argmax(np.where(np.isfinite(allowed), difference / allowed, 0)), allowed.shape)
-    divergence = _kl(now.logits, rebuilt)
+    apart_kl = divergence(now.logits, rebuilt)
     figures = CodecFigures(
         codec=codec.id,
         max_abs=float(difference[worst]),
         allowed=float(allowed[worst]),
-        kl_mean=float(divergence.mean()),
-        kl_max=float(divergence.max()),
+        kl_mean=float(apart_kl.mean()),
+        kl_max=float(apart_kl.max()),
     )
     apart = f"by {figures.max_abs:.3g} where {figures.allowed:.3g} is allowed"
     message = f"{codec.id}: logits are not the teacher's on these pixels, off {apart}"
@@ -108,20 +90,18 @@ def join_figures(parts: Sequence[CodecFigures], sizes: Sequence[int]) -> CodecFi
 
 
 def _rebuilt(codec: Codec, head: Head | None, stored: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(B, C) float64 logits, and how far each may be from the one that was encoded."""
-    rows = codec.decode({field.name: stored[field.name] for field in codec.fields})
+    """(B, C) float32 logits, and how far each may be from the one that was encoded, float64."""
+    rows = decode(codec, stored)
     bound = codec.bound(rows)
-    if codec.source == "logits":
-        return rows.astype(np.float64), bound
-    assert head is not None, "the caller reads the head of a store that keeps embeddings"
-    weight, bias = (part.astype(np.float64) for part in head)
-    return rows @ weight.T + bias, bound @ np.abs(weight).T
+    if codec.source == "embedding" and head is not None:
+        bound = bound @ np.abs(head[0]).astype(np.float64).T
+    return as_logits(codec, rows, head), bound
 
 
 def _noise(reader: StoreReader, logits: np.ndarray) -> np.ndarray:
     """(B, 1): what another machine may change."""
-    floor = float(reader.manifest.measured.get("noise_floor", {}).get("max_abs_logit", 0.0))
-    return FLOORS * floor + _FLOAT32_STEPS * (1 + np.abs(logits).max(axis=1, keepdims=True).astype(np.float64))
+    floor = FLOORS * reader.manifest.measured.floor.max_abs_logit
+    return floor + _FLOAT32_STEPS * (1 + np.abs(logits).max(axis=1, keepdims=True).astype(np.float64))
 
 
 def _greatest_finite(allowed: np.ndarray) -> np.ndarray:
@@ -130,12 +110,7 @@ def _greatest_finite(allowed: np.ndarray) -> np.ndarray:
 
 def _sums_differ(rebuilt: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """|log sum exp| apart: never more than the logits are, and all that top-k promises of the classes it left out."""
-    return np.abs(np.logaddexp.reduce(rebuilt, axis=1) - np.logaddexp.reduce(logits.astype(np.float64), axis=1))
-
-
-def _kl(logits: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
-    p, q = (rows - np.logaddexp.reduce(rows, axis=1, keepdims=True) for rows in (logits.astype(np.float64), rebuilt))
-    return np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0)
+    return np.abs(np.subtract(*(np.logaddexp.reduce(rows.astype(np.float64), axis=1) for rows in (rebuilt, logits))))
 
 
 def _problems(store: Path, reader: StoreReader, now: Recomputed, is_bad: np.ndarray, message: str) -> list[Problem]:

@@ -162,7 +162,7 @@ def _compute(setting: Setting, units: list[Unit], pulse: Pulse) -> Generator[Cal
 def _start_piece(setting: Setting, batch: Batch, unit: Unit, position: int) -> Callable[[], Piece]:
     """Run the teacher on one view of a batch, in which the views of a sample lie side by side."""
     own = slice(position, None, len(unit.views))
-    outputs = setting.teacher.outputs(batch.images[own])
+    outputs = setting.teacher.of_pixels(batch.images[own])
     both = {"logits": outputs.logits, "embedding": outputs.embedding}
     kept = {codec.source for codec in setting.codecs}
     copied = copy_to_host({name: value for name, value in both.items() if name in kept and value is not None})
@@ -183,13 +183,13 @@ def _say_work(setting: Setting, units: list[Unit]) -> None:
     share = "" if part.total == 1 else f" of part {part}"
     left, rows = _count_shards(units), sum(unit.num_rows for unit in units)
     say(
-        f"{config.teacher} at {config.resolution} px in {setting.manifest.teacher['precision']}:"
+        f"{config.teacher} at {config.resolution} px in {setting.manifest.teacher.precision}:"
         f" views {config.views} of {len(index):,} images, {per_view} shard(s) each, {config.keep}\n"
         f"{left} shard(s){share} to make: {rows:,} rows, {format_bytes(rows * setting.row_bytes)} |"
         f" {world.size} rank(s) on {world.device.type}, {world.threads} decoder thread(s) each",
         enabled=world.is_main,
     )
-    if config.views_per_decode > 1 and setting.manifest.pixel_recipe["backend"] == "dali":
+    if config.views_per_decode > 1 and setting.manifest.pixel_recipe.backend == "dali":
         say(
             "dali decodes a window for each view: for one decode a sample take --backend torchvision or ffcv",
             enabled=world.is_main,

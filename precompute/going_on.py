@@ -12,6 +12,7 @@ from precompute.config import check_store_named
 from precompute.report import say
 from precompute.setting import Setting, describe_software
 from stores.reader import StoreReader, open_store
+from stores.records import PixelRecipe
 
 _NUM_ROWS = 64
 
@@ -22,16 +23,20 @@ def check_pixels(setting: Setting) -> None:
     Raises:
         StoreError: they diverge by more than training allows foreign pixels, or there is no complete view to ask.
     """
-    here, there = setting.loader.backend.pixel_recipe(), setting.manifest.pixel_recipe
+    here, there = _here(setting), setting.manifest.pixel_recipe
     if here != there:
         setting.world.main_first(lambda: _measure(setting, f"  store: {there}\n  here:  {here}"))
 
 
 def made_with(setting: Setting) -> dict[str, Any]:
     """What a shard says of its making: software and device, and the pixel recipe where it is not the store's."""
-    here = setting.loader.backend.pixel_recipe()
-    own = {} if here == setting.manifest.pixel_recipe else {"pixel_recipe": here}
+    here = _here(setting)
+    own = {} if here == setting.manifest.pixel_recipe else {"pixel_recipe": here.to_json()}
     return describe_software(setting.world) | own
+
+
+def _here(setting: Setting) -> PixelRecipe:
+    return PixelRecipe.from_json(setting.loader.backend.pixel_recipe())
 
 
 def _measure(setting: Setting, sides: str) -> None:

@@ -18,18 +18,21 @@ from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policies.registry import get_policy
+from pipeline.devices.numerics import fix_numerics, teacher_precision
 from pipeline.devices.world import World
+from pipeline.models.network import Network
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
+from pipeline.teachers.rebuild import WEIGHTS_SEED, build_teacher, run_as_recorded
+from pipeline.teachers.runner import TeacherRunner
 from precompute.config import PrecomputeConfig
-from precompute.other_pixels import same_but_decoder
-from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics, resolve_precision
 from stores.codecs.base import Codec
 from stores.codecs.registry import parse_codecs
 from stores.difference import first_difference
 from stores.index_file import read_manifest
 from stores.layout import STORE_FILE, VIEWS_FOLDER
 from stores.manifest import Manifest
+from stores.records import PixelRecipe, TeacherRecord
 
 _ANY_WIDTH = 1 << 30
 
@@ -54,7 +57,7 @@ class Setting:
     folder: Path
     source: Source
     loader: Loader
-    teacher: TeacherPass
+    teacher: TeacherRunner
     codecs: tuple[Codec, ...]
     manifest: Manifest
 
@@ -97,28 +100,14 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
         raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
     network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
     codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
-    precision = resolve_precision(config.precision, world.device)
+    record = _record(config, network, weights_sha256, world)
     check_decoder_is_used(config.running(), name)
     if name == "dali":
         config = replace(config, dali_decoder=choose_decoder(config.running(), source.index, world))
     backend = open_backend(name, source, _backend_options(config, world))
     try:
-        about_teacher = {
-            "weights_sha256": weights_sha256,
-            "precision": precision,
-            "num_classes": network.num_classes,
-            "embedding_dim": network.embedding_dim,
-        }
-        manifest = _checked(config, _draft(config, world, source, backend, codecs, about_teacher))
-        teacher = TeacherPass(
-            network,
-            device=world.device,
-            mean=config.mean,
-            std=config.std,
-            precision=precision,
-            batch=config.batch,
-            compiled=config.compile,
-        )
+        manifest = _checked(config, _draft(config, world, source, backend, codecs, record))
+        teacher = run_as_recorded(network, record, world.device)
         plan = Plan(get_policy(config.policy), config.plan_seed)
         loader = Loader(source.index, plan, backend, world.device)
         yield Setting(config, world, folder, source, loader, teacher, codecs, manifest)
@@ -180,13 +169,30 @@ def _parse_codecs(keep: str, *, num_classes: int, embedding_dim: int) -> tuple[C
         raise ConfigError(f"--keep: {error}") from error
 
 
+def _record(config: PrecomputeConfig, network: Network, weights_sha256: str, world: World) -> TeacherRecord:
+    return TeacherRecord(
+        name=config.teacher,
+        weights_sha256=weights_sha256,
+        seed=WEIGHTS_SEED,
+        resolution=config.resolution,
+        mean=config.mean,
+        std=config.std,
+        precision=teacher_precision(config.precision, world.device),
+        batch=config.batch,
+        channels_last=True,
+        compile=config.compile,
+        num_classes=network.num_classes,
+        embedding_dim=network.embedding_dim,
+    )
+
+
 def _draft(
     config: PrecomputeConfig,
     world: World,
     source: Source,
     backend: Backend,
     codecs: tuple[Codec, ...],
-    about_teacher: dict[str, Any],
+    teacher: TeacherRecord,
 ) -> Manifest:
     return Manifest(
         index_fingerprint=source.index.fingerprint,
@@ -195,18 +201,8 @@ def _draft(
         policy=get_policy(config.policy).to_json(),
         plan_seed=config.plan_seed,
         plan_version=PLAN_VERSION,
-        pixel_recipe=backend.pixel_recipe(),
-        teacher={
-            "name": config.teacher,
-            "seed": WEIGHTS_SEED,
-            "resolution": config.resolution,
-            "mean": list(config.mean),
-            "std": list(config.std),
-            "batch": config.batch,
-            "channels_last": True,
-            "compile": config.compile,
-            **about_teacher,
-        },
+        pixel_recipe=PixelRecipe.from_json(backend.pixel_recipe()),
+        teacher=teacher,
         codecs=tuple(codec.to_json() for codec in codecs),
         shard_rows=config.shard_rows,
         made_with=describe_software(world),
@@ -216,7 +212,7 @@ def _draft(
 def _as_begun(config: PrecomputeConfig, world: World) -> PrecomputeConfig:
     """With what "auto" stood for on CUDA when the store was begun with DALI: today it may be something else."""
     there = _manifest_in(config.store)
-    decoding = None if there is None else DaliDecoding.from_recipe(there.pixel_recipe)
+    decoding = None if there is None else DaliDecoding.from_recipe(there.pixel_recipe.to_json())
     if decoding is None or config.beton is not None or world.device.type != "cuda":
         return config
     backend = "dali" if config.backend == "auto" else config.backend
@@ -252,12 +248,12 @@ def _checked(config: PrecomputeConfig, draft: Manifest) -> Manifest:
 
 def _named_alike(draft: Manifest, there: Manifest) -> Manifest:
     """The same weights under another name, such as a file that was moved, are the same teacher."""
-    if draft.teacher["weights_sha256"] != there.teacher.get("weights_sha256"):
+    if draft.teacher.weights_sha256 != there.teacher.weights_sha256:
         return draft
-    return replace(draft, teacher={**draft.teacher, "name": there.teacher.get("name")})
+    return replace(draft, teacher=replace(draft.teacher, name=there.teacher.name))
 
 
 def _decoded_alike(draft: Manifest, there: Manifest) -> Manifest:
     """Another decoder may make the same pixels: `going_on` measures that before a row is added."""
-    is_alike = same_but_decoder(draft.pixel_recipe, there.pixel_recipe)
+    is_alike = draft.pixel_recipe.same_but_decoder(there.pixel_recipe)
     return replace(draft, pixel_recipe=there.pixel_recipe) if is_alike else draft

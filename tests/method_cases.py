@@ -19,8 +19,8 @@ from pipeline.data.plan import PlanRows
 from pipeline.devices.world import World
 from pipeline.engine.networks import Networks, build_networks
 from pipeline.engine.step import TrainStep, build_train_step
-from pipeline.engine.teacher_choice import TeacherChoice
 from pipeline.methods.registry import build_method, method_module, method_names
+from pipeline.teachers.choice import TeacherChoice
 
 ALONE = World(0, 1, torch.device("cpu"), 1)
 SIDE, CLASSES, SAMPLES, MICRO_BATCH = 64, 7, 70, 8

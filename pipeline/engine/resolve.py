@@ -5,7 +5,7 @@ from dataclasses import replace
 from pipeline.config import Amp, Optimisation, Precision, RunConfig, check_divides
 from pipeline.data.datasets import Datasets
 from pipeline.devices.world import World
-from pipeline.engine.teacher_choice import TeacherChoice
+from pipeline.teachers.choice import TeacherChoice
 
 
 def resolve(

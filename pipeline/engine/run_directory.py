@@ -32,7 +32,7 @@ from pipeline.data.datasets import Datasets
 from pipeline.devices.world import World
 from pipeline.engine.journal import STATE_FILE, read_state, write_state
 from pipeline.engine.run_lock import LOCK_FILE
-from pipeline.engine.teacher_choice import TeacherChoice
+from pipeline.teachers.choice import TeacherChoice
 
 _STATE_FILES = {STATE_FILE, LOCK_FILE, "index", "launch.log"}
 _REFUSAL_FILE = ".refusal.tmp"  # a leftover by its name: the next attempt removes it

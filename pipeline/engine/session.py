@@ -30,9 +30,9 @@ from pipeline.engine.run_directory import fingerprints
 from pipeline.engine.signals import StopRequest
 from pipeline.engine.speed import Speed
 from pipeline.engine.step import LateMetrics, TrainStep
-from pipeline.engine.teacher_choice import TeacherChoice
 from pipeline.engine.trace import Trace, drop_stale_traces
 from pipeline.models.network import Network
+from pipeline.teachers.choice import TeacherChoice
 
 Outcome = Literal["done", "preempted"]
 _SHOWN_IDS = 20

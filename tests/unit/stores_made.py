@@ -13,6 +13,7 @@ from stores.index_file import create_store
 from stores.layout import shard_keys
 from stores.manifest import Manifest
 from stores.reader import StoreReader, open_store
+from stores.records import PixelRecipe, TeacherRecord
 from stores.shard import ShardWriter
 
 CLASSES, DIM, NUM = 7, 5, 90
@@ -42,8 +43,8 @@ def manifest(keep: str, index: Index = INDEX, plan_seed: int = SEED) -> Manifest
         policy=get_policy(POLICY).to_json(),
         plan_seed=plan_seed,
         plan_version=PLAN_VERSION,
-        pixel_recipe={"backend": "synthetic"},
-        teacher={"name": "demo_teacher@random", "resolution": 32, "weights_sha256": "0" * 64},
+        pixel_recipe=PixelRecipe(backend="synthetic"),
+        teacher=TeacherRecord.from_json({"name": "demo_teacher@random", "resolution": 32, "weights_sha256": "0" * 64}),
         codecs=tuple(codec.to_json() for codec in codecs),
         shard_rows=40,
     )

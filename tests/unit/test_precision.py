@@ -12,7 +12,7 @@ from torch.nn.utils import weight_norm
 from pipeline.devices.numerics import fix_compiler, running_in, set_kernels
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
-from pipeline.teachers.online import OnlineTeacher
+from pipeline.teachers.runner import TeacherRunner
 
 CPU = torch.device("cpu")
 SWITCHES = (
@@ -107,10 +107,12 @@ def test_a_frozen_teachers_convolutions_are_rounded_once_and_give_the_same_bits(
     plain = network().eval().to(memory_format=torch.channels_last)
     with torch.no_grad(), running_in(CPU, precision):
         expected: Outputs = plain(images)
-    teacher = OnlineTeacher(
-        network(), device=CPU, precision=precision, memory_format=torch.channels_last, compiled=False
+    teacher = TeacherRunner(
+        network(),
+        device=CPU,
+        precision=precision,
     )
-    found = teacher.outputs(images)
+    found = teacher.forward(images)
     assert torch.equal(found.logits, expected.logits)
     assert found.embedding is not None
     assert torch.equal(found.embedding, expected.embedding)
@@ -147,13 +149,15 @@ def test_convolutions_that_autocast_does_not_reach_keep_their_weights() -> None:
     images, plain = torch.randn(4, 3, 16, 16), leaving_network().eval().to(memory_format=torch.channels_last)
     with torch.no_grad(), running_in(CPU, "bf16"):
         expected: Outputs = plain(images)
-    teacher = OnlineTeacher(
-        leaving_network(), device=CPU, precision="bf16", memory_format=torch.channels_last, compiled=False
+    teacher = TeacherRunner(
+        leaving_network(),
+        device=CPU,
+        precision="bf16",
     )
     generator = torch.get_rng_state()
     with torch.inference_mode():  # as an evaluation asks
-        assert torch.equal(teacher.outputs(images).logits, expected.logits)
-    assert torch.equal(teacher.outputs(images).logits, expected.logits)
+        assert torch.equal(teacher.forward(images).logits, expected.logits)
+    assert torch.equal(teacher.forward(images).logits, expected.logits)
     assert not any(parameter.is_inference() for parameter in teacher.network.parameters())
     assert torch.equal(torch.get_rng_state(), generator), "the look at the network draws nothing"
     dtypes = {name: parameter.dtype for name, parameter in teacher.network.model.named_parameters()}

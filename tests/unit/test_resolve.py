@@ -14,7 +14,7 @@ from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.datasets import Datasets
 from pipeline.devices.world import World
 from pipeline.engine.resolve import resolve
-from pipeline.engine.teacher_choice import TeacherChoice
+from pipeline.teachers.choice import TeacherChoice
 
 SOURCE = Source(synthetic_index(8, 2))
 DATA = Datasets(SOURCE, SOURCE, "synthetic", "synthetic")

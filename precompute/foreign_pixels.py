@@ -1,4 +1,4 @@
-"""Stored rows against the same rows computed again on pixels made in another way: by divergence, and with a doubt.
+"""Stored rows against the same rows computed again on foreign pixels: by divergence, and with a doubt.
 
 Another decoder moves every logit, those of unlikely classes most, so that no bound on a logit would tell a row that is
 wrong from one that is not. The divergence does, within what training allows such pixels.
@@ -6,23 +6,19 @@ wrong from one that is not. The divergence does, within what training allows suc
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from precompute.comparison import CodecFigures, Recomputed, compare_logits, join_figures
+from pipeline.teachers.recompute import Recomputed
+from precompute.comparison import CodecFigures, compare_logits, join_figures
 from stores.codecs.base import Codec
 from stores.index_file import Head
 from stores.layout import ShardKey, shard_keys
 from stores.problems import Problem
 from stores.reader import StoreReader
+from stores.records import PixelRecipe
 
 ONE_OF_MANY = 100.0  # one row's divergence over the mean of many: few images change much where most hardly do
-
-
-def same_but_decoder(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two pixel recipes differ in their decoder at most: that may make the same pixels, and rows can tell."""
-    return {**first, "decoder": None} == {**second, "decoder": None}
 
 
 def compare_diverging(
@@ -45,7 +41,7 @@ def compare_diverging(
 
 def in_doubt(
     reader: StoreReader,
-    here: dict[str, Any],
+    here: PixelRecipe,
     figures: tuple[CodecFigures, ...],
     allowed: tuple[float, ...],
     problems: list[Problem],
@@ -68,7 +64,7 @@ def in_doubt(
         if not one.kl_mean <= limit
     ]
     doubt = (
-        f". The store may be intact: its pixels were made by {there.get('backend')}, those here by {here['backend']}"
+        f". The store may be intact: its pixels were made by {there.backend}, those here by {here.backend}"
         " in another way. Compare with its own backend and images"
     )
     first, others = [*means, *problems][:1], [*means, *problems][1:]
