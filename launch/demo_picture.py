@@ -11,7 +11,7 @@ from pipeline.data.backends.registry import open_backend
 from pipeline.data.index import Index, load_index
 from pipeline.data.plan import Plan, PlanRows
 from pipeline.data.policies.registry import get_policy
-from pipeline.engine.journal import read_lines
+from pipeline.jobs.journal import read_lines
 
 _VIEWS = 7
 _RUNS = {

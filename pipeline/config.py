@@ -1,7 +1,10 @@
 """One run's configuration: frozen, JSON both ways, the same words as the command line. Imports no torch.
 
-Every field is one flag. Two runs with the same resolved configuration are the same run: on resume the saved one is
-compared field by field, except for `FREE_FIELDS`, which cannot change a number of the result.
+Every field is one flag, and its annotation says what it is, which numbers it takes, and whether it is free. Two runs
+with the same resolved configuration are the same run: on resume the saved one is compared field by field, except for
+the free ones, which cannot change a number of the result.
+
+Groups that precompute and audit take as well (`TrainImages`, `Images`, `Pixels`, `Reading`) are the bases of a run's.
 """
 
 import json
@@ -9,231 +12,208 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pipeline.core.encoding import all_numbers, decode, paired
 from pipeline.core.errors import ConfigError
+from pipeline.core.fields import About, check_numbers, flag, leaves
 from pipeline.core.ranges import ABOVE_0, ANY, NOT_NEGATIVE, SEED, SHARE, Range
 
 Amp = Literal["auto", "off", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DaliDecoder = Literal["auto", "cpu", "mixed"]
+Device = Literal["auto", "cpu", "cuda"]
 TeacherSource = Literal["auto", "stored", "online", "hybrid"]
+Channels = tuple[float, float, float]
+_UNIT = Range(least=0, most=1)
+
+# A field's words stand below it where the line is too short: half the lines of the formatter's layout.
+# fmt: off
+TeacherPrecision = Annotated[Precision, About(
+    "teacher's body: auto is fp16 on CUDA and fp32 on CPU. Its pooling and classifier run in float32.")]
+Threads = Annotated[int | None, About(
+    "decoder threads of each rank (default: this process's cores over the ranks that share them).", ABOVE_0, free=True)]
 
 
 @dataclass(frozen=True)
-class Files:
-    """Where a run reads and writes.
+class TrainImages:
+    """Where training images are read."""
 
-    Attributes:
-        out: run directory; made if missing; holds everything that the run writes.
-        data: folder with train/ and val/, each a folder per class.
-        train_dir: training images, where they are not DATA/train.
-        val_dir: validation images, where they are not DATA/val.
-        train_index: index file of the training images (default: train.index.h5 beside them, else made in RUN).
-        val_index: index file of the validation images.
-        beton: FFCV file with the training images; needs no folder.
-        val_beton: FFCV file with the validation images.
-        subset: part of the training data: a share such as 10%, or class names joined by commas.
-        store: folder with teacher outputs, filled by `python -m precompute`.
-        stage: folder on fast local storage (a local disk, /dev/shm) to which the next epoch's view is copied meanwhile.
-        trace: folder for one JSON line per rank and step: ids, plan and pixel checksums.
-    """
-
-    out: Path
-    data: Path | None = None
-    train_dir: Path | None = None
-    val_dir: Path | None = None
-    train_index: Path | None = None
-    val_index: Path | None = None
-    beton: Path | None = None
-    val_beton: Path | None = None
-    subset: str | None = None
-    store: Path | None = None
-    stage: Path | None = None
-    trace: Path | None = None
+    data: Annotated[Path | None, About(
+        "folder with train/ and, where accuracy is measured, val/, each a folder per class.", free=True)] = None
+    train_dir: Annotated[Path | None, About("training images, where they are not DATA/train.", free=True)] = None
+    beton: Annotated[Path | None, About("FFCV file with the training images; needs no folder.", free=True)] = None
 
 
 @dataclass(frozen=True)
-class Views:
-    """What the networks see.
+class Images(TrainImages):
+    """Where images are read."""
 
-    Attributes:
-        policy: augmentation of the training views.
-        val_policy: the evaluation view.
-        resolution: side of the training pixels.
-        val_resolution: side of the evaluation pixels (default: the training side).
-        plan_seed: seed of the views; runs that share it share teacher outputs, whatever their run seed.
-        num_views: views in rotation, one an epoch (default: a new view every epoch).
-        mean: per-channel mean of 0..1 pixels, taken off before the student.
-        std: per-channel deviation that they are divided by.
-        teacher_mean: the same for the teacher (default: the student's).
-        teacher_std: the same for the teacher (default: the student's).
-    """
+    val_dir: Annotated[Path | None, About("validation images, where they are not DATA/val.", free=True)] = None
+    val_index: Annotated[Path | None, About("index file of the validation images.", free=True)] = None
+    val_beton: Annotated[Path | None, About("FFCV file with the validation images.", free=True)] = None
 
-    policy: str = "imagenet_train"
-    val_policy: str = "imagenet_eval"
-    resolution: int = 224
-    val_resolution: int | None = None
-    plan_seed: int = 0
-    num_views: int | None = None
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    teacher_mean: tuple[float, float, float] | None = None
-    teacher_std: tuple[float, float, float] | None = None
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Images):
+    """Where a run reads and writes."""
+
+    out: Annotated[Path, About("run directory; made if missing; holds everything that the run writes.", free=True)]
+    train_index: Annotated[Path | None, About(
+        "index file of the training images (default: train.index.h5 beside them, else made in RUN).", free=True)] = None
+    subset: Annotated[str | None, About(
+        "part of the training data: a share such as 10%, or class names joined by commas.")] = None
+    store: Annotated[Path | None, About(
+        "folder with teacher outputs, filled by `python -m precompute`.", free=True)] = None
+    stage: Annotated[Path | None, About(
+        "folder on fast local storage (a local disk, /dev/shm) to which the next epoch's view is copied meanwhile.",
+        free=True)] = None
+    trace: Annotated[Path | None, About(
+        "folder for one JSON line per rank and step: ids, plan and pixel checksums.", free=True)] = None
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a network sees of the training images."""
+
+    policy: Annotated[str, About("augmentation of the training views.")] = "imagenet_train"
+    plan_seed: Annotated[int, About(
+        "seed of the views; runs that share it share teacher outputs, whatever their run seed.", SEED)] = 0
+    resolution: Annotated[int, About("side of the training pixels.", ABOVE_0)] = 224
+    mean: Annotated[Channels, About(
+        "per-channel mean of 0..1 pixels that the teacher was trained with.", _UNIT)] = (0.485, 0.456, 0.406)
+    std: Annotated[Channels, About("per-channel deviation that they are divided by.", ABOVE_0)] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Views(Pixels):
+    """What the networks see."""
+
+    mean: Annotated[Channels, About(
+        "per-channel mean of 0..1 pixels, taken off before the student.", _UNIT)] = Pixels.mean
+    val_policy: Annotated[str, About("the evaluation view.")] = "imagenet_eval"
+    val_resolution: Annotated[int | None, About(
+        "side of the evaluation pixels (default: the training side).", ABOVE_0)] = None
+    num_views: Annotated[int | None, About(
+        "views in rotation, one an epoch (default: a new view every epoch).", ABOVE_0)] = None
+    teacher_mean: Annotated[Channels | None, About("the same for the teacher (default: the student's).", _UNIT)] = None
+    teacher_std: Annotated[Channels | None, About("the same for the teacher (default: the student's).", ABOVE_0)] = None
 
 
 @dataclass(frozen=True)
 class Teaching:
-    """Where the teacher's outputs come from.
+    """Where the teacher's outputs come from."""
 
-    Attributes:
-        teacher_source: stored rows, the online network, or hybrid: stored views from the store, others online. auto is
-            stored where the store holds what the method needs; else it says what is missing and runs online.
-        store_io: how rows are read: memory map, pread, or auto (pread on network file systems).
-        check_rows: compare the checksum of every row that is read.
-        max_divergence: greatest mean KL (nats) between stored rows and the teacher on this run's pixels, measured where
-            they are made otherwise than the store's (default: ten times the store's noise floor and rounding, at
-            least 1e-5).
-    """
-
-    teacher_source: TeacherSource = "auto"
-    store_io: Literal["auto", "mmap", "pread"] = "auto"
-    check_rows: bool = True
-    max_divergence: float | None = None
+    teacher_source: Annotated[TeacherSource, About(
+        "stored rows, the online network, or hybrid: stored views from the store, others online. auto is stored where"
+        " the store holds what the method needs; else it says what is missing and runs online.")] = "auto"
+    store_io: Annotated[Literal["auto", "mmap", "pread"], About(
+        "how rows are read: memory map, pread, or auto (pread on network file systems).", free=True)] = "auto"
+    check_rows: Annotated[bool, About("compare the checksum of every row that is read.", free=True)] = True
+    max_divergence: Annotated[float | None, About(
+        "greatest mean KL (nats) between stored rows and the teacher on this run's pixels, measured where they are made"
+        " otherwise than the store's (default: ten times the store's noise floor and rounding, at least 1e-5).",
+        NOT_NEGATIVE, free=True)] = None
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How the weights move.
+    """How the weights move."""
 
-    Attributes:
-        epochs: passes over the training data.
-        batch: global batch, over all ranks.
-        micro_batches: equal parts of the batch, dealt whole to ranks (None: one a rank at the first start). Results
-            do not depend on the number of ranks for a fixed number of micro-batches.
-        max_micro_batch: at the first start, cut the batch into the fewest equal parts that are no larger than this,
-            and no fewer than ranks (default: one part a rank). --micro-batches wins over it.
-        lr: learning rate at the given batch.
-        optimizer: sgd, adam or adamw.
-        momentum: of SGD.
-        nesterov: Nesterov's form of SGD's momentum.
-        betas: of Adam and AdamW.
-        weight_decay: decay of all parameters, or as `decay` says.
-        decay: all parameters (as the public distillation code does), or only weights (not BN, biases, temperatures).
-        schedule: step, cosine or constant.
-        milestones: epochs, from 0, at which `step` multiplies the rate by gamma.
-        gamma: factor of `step`.
-        warmup_epochs: epochs over which the rate rises linearly from zero.
-        label_smoothing: of the cross-entropy with the labels.
-        ema_decay: decay per step of an averaged copy of the student, evaluated and saved beside it (default: none).
-        clip_norm: greatest norm of the whole gradient (default: unlimited).
-        max_steps: stop after this many steps in all (default: all epochs). The schedule stays that of all epochs.
-        run_seed: seed of the experiment: initialisation, order, dropout.
-    """
-
-    epochs: int = 100
-    batch: int = 256
-    micro_batches: int | None = None
-    max_micro_batch: int | None = None
-    lr: float = 0.1
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    momentum: float = 0.9
-    nesterov: bool = False
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 1e-4
-    decay: Literal["all", "weights"] = "all"
-    schedule: Literal["step", "cosine", "constant"] = "step"
-    milestones: tuple[int, ...] = (30, 60, 90)
-    gamma: float = 0.1
-    warmup_epochs: float = 0.0
-    label_smoothing: float = 0.0
-    ema_decay: float | None = None
-    clip_norm: float | None = None
-    max_steps: int | None = None
-    run_seed: int = 0
+    epochs: Annotated[int, About("passes over the training data.", ABOVE_0)] = 100
+    batch: Annotated[int, About("global batch, over all ranks.", ABOVE_0)] = 256
+    micro_batches: Annotated[int | None, About(
+        "equal parts of the batch, dealt whole to ranks (None: one a rank at the first start). Results do not depend on"
+        " the number of ranks for a fixed number of micro-batches.", ABOVE_0)] = None
+    max_micro_batch: Annotated[int | None, About(
+        "at the first start, cut the batch into the fewest equal parts that are no larger than this, and no fewer than"
+        " ranks (default: one part a rank). --micro-batches wins over it.", ABOVE_0, free=True)] = None
+    lr: Annotated[float, About("learning rate at the given batch.", ABOVE_0)] = 0.1
+    optimizer: Annotated[Literal["sgd", "adam", "adamw"], About("sgd, adam or adamw.")] = "sgd"
+    momentum: Annotated[float, About("of SGD.", SHARE)] = 0.9
+    nesterov: Annotated[bool, About("Nesterov's form of SGD's momentum.")] = False
+    betas: Annotated[tuple[float, float], About("of Adam and AdamW.", SHARE)] = (0.9, 0.999)
+    weight_decay: Annotated[float, About("decay of all parameters, or as `decay` says.", NOT_NEGATIVE)] = 1e-4
+    decay: Annotated[Literal["all", "weights"], About(
+        "all parameters (as the public distillation code does), or only weights (not BN, biases, temperatures)."
+    )] = "all"
+    schedule: Annotated[Literal["step", "cosine", "constant"], About("step, cosine or constant.")] = "step"
+    milestones: Annotated[tuple[int, ...], About(
+        "epochs, from 0, at which `step` multiplies the rate by gamma.", NOT_NEGATIVE)] = (30, 60, 90)
+    gamma: Annotated[float, About("factor of `step`.", Range(above=0, most=1))] = 0.1
+    warmup_epochs: Annotated[float, About("epochs over which the rate rises linearly from zero.", NOT_NEGATIVE)] = 0.0
+    label_smoothing: Annotated[float, About("of the cross-entropy with the labels.", SHARE)] = 0.0
+    ema_decay: Annotated[float | None, About(
+        "decay per step of an averaged copy of the student, evaluated and saved beside it (default: none).",
+        Range(above=0, below=1))] = None
+    clip_norm: Annotated[float | None, About(
+        "greatest norm of the whole gradient (default: unlimited).", ABOVE_0)] = None
+    max_steps: Annotated[int | None, About(
+        "stop after this many steps in all (default: all epochs). The schedule stays that of all epochs.",
+        ABOVE_0, free=True)] = None
+    run_seed: Annotated[int, About("seed of the experiment: initialisation, order, dropout.", SEED)] = 0
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """In which precision, and how fixed.
+    """In which precision, and how fixed."""
 
-    Attributes:
-        amp: student's autocast: auto is bf16 on CUDA and off on CPU. Classifiers and losses always run in float32.
-        teacher_precision: teacher's body: auto is fp16 on CUDA and fp32 on CPU. Its pooling and classifier run in
-            float32.
-        channels_last: memory format of networks and images.
-        compile: torch.compile student and teacher.
-        cuda_graphs: `teacher` launches the online teacher as one CUDA graph: for batches too small to keep the device
-            busy while the host launches kernel by kernel.
-        sync_bn: batch statistics over all ranks' micro-batches, of student and connectors (ties the result to the
-            number of ranks).
-        deterministic: only deterministic device kernels, no autotuning; slower.
-    """
-
-    amp: Amp = "auto"
-    teacher_precision: Precision = "auto"
-    channels_last: bool = True
-    compile: bool = False
-    cuda_graphs: Literal["off", "teacher"] = "off"
-    sync_bn: bool = False
-    deterministic: bool = False
+    amp: Annotated[Amp, About(
+        "student's autocast: auto is bf16 on CUDA and off on CPU. Classifiers and losses always run in float32."
+    )] = "auto"
+    teacher_precision: TeacherPrecision = "auto"
+    channels_last: Annotated[bool, About("memory format of networks and images.")] = True
+    compile: Annotated[bool, About("torch.compile student and teacher.")] = False
+    cuda_graphs: Annotated[Literal["off", "teacher"], About(
+        "`teacher` launches the online teacher as one CUDA graph: for batches too small to keep the device busy while"
+        " the host launches kernel by kernel.", free=True)] = "off"
+    sync_bn: Annotated[bool, About(
+        "batch statistics over all ranks' micro-batches, of student and connectors (ties the result to the number of"
+        " ranks).")] = False
+    deterministic: Annotated[bool, About("only deterministic device kernels, no autotuning; slower.")] = False
 
 
 @dataclass(frozen=True)
-class Running:
-    """How the job runs; nothing here changes a result, but for the pixels of another backend.
+class Reading:
+    """How images become pixels."""
 
-    Attributes:
-        backend: torchvision (the reference), dali, ffcv (with --beton), synthetic, or auto: the fastest that fits (on
-            CUDA, dali only in a version that has been proven there).
-        dali_decoder: what dali decodes with for a CUDA device: cpu never touches it; mixed is nvJPEG on it, and an
-            error where its proof on some of the images fails; auto is mixed where the proof succeeds, else cpu. A run
-            keeps its decoder.
-        dali_hw_decoder_load: share of each batch that dali's mixed decoder gives to the device's JPEG engines, 0 to 1.
-            Above 0 an image's place in the batch decides which decoder makes its pixels.
-        device: auto takes CUDA where it is.
-        threads: decoder threads of each rank (default: this process's cores over the ranks that share them).
-        prefetch: requests decoded ahead.
-        on_bad_image: stop, or put gray in its place, count it and list it.
-        eval_every: epochs between evaluations; the last epoch is always evaluated.
-        eval_batch: images per evaluation batch.
-        checkpoint_every: steps between checkpoints (default: at the end of every epoch only).
-        keep: checkpoints kept, besides the best.
-        log_every: steps between lines of metrics.jsonl.
-        synthetic_samples: images of the synthetic backend.
-        synthetic_classes: classes of the synthetic backend.
-        dry_run: print what would run, check everything, train nothing.
-    """
-
-    backend: str = "auto"
-    dali_decoder: DaliDecoder = "auto"
-    dali_hw_decoder_load: float = 0.0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = None
-    prefetch: int = 3
-    on_bad_image: Literal["stop", "gray"] = "stop"
-    eval_every: int = 1
-    eval_batch: int = 256
-    checkpoint_every: int | None = None
-    keep: int = 2
-    log_every: int = 10
-    synthetic_samples: int = 100_000
-    synthetic_classes: int = 1000
-    dry_run: bool = False
+    backend: Annotated[str, About(
+        "torchvision (the reference), dali, ffcv (with --beton), synthetic, or auto: the fastest that fits (on CUDA,"
+        " dali only in a version that has been proven there).")] = "auto"
+    dali_decoder: Annotated[DaliDecoder, About(
+        "what dali decodes with for a CUDA device: cpu never touches it; mixed is nvJPEG on it, and an error where its"
+        " proof on some of the images fails; auto is mixed where the proof succeeds, else cpu. A run keeps its decoder,"
+        " and so does a store.")] = "auto"
+    dali_hw_decoder_load: Annotated[float, About(
+        "share of each batch that dali's mixed decoder gives to the device's JPEG engines, 0 to 1. Above 0 an image's"
+        " place in the batch decides which decoder makes its pixels.", _UNIT)] = 0.0
+    threads: Threads = None
+    on_bad_image: Annotated[Literal["stop", "gray"], About(
+        "stop, or put gray in its place and list it.", free=True)] = "stop"
+    synthetic_samples: Annotated[int, About("images of the synthetic backend.", ABOVE_0)] = 100_000
+    synthetic_classes: Annotated[int, About("classes of the synthetic backend.", ABOVE_0)] = 1000
 
 
+@dataclass(frozen=True)
+class Running(Reading):
+    """How the job runs; nothing here changes a result, but for the pixels of another backend."""
+
+    device: Annotated[Device, About("auto takes CUDA where it is.")] = "auto"
+    prefetch: Annotated[int, About("requests decoded ahead.", ABOVE_0, free=True)] = 3
+    eval_every: Annotated[int, About(
+        "epochs between evaluations; the last epoch is always evaluated.", ABOVE_0, free=True)] = 1
+    eval_batch: Annotated[int, About("images per evaluation batch.", ABOVE_0)] = 256
+    checkpoint_every: Annotated[int | None, About(
+        "steps between checkpoints (default: at the end of every epoch only).", ABOVE_0, free=True)] = None
+    keep: Annotated[int, About("checkpoints kept, besides the best.", ABOVE_0, free=True)] = 2
+    log_every: Annotated[int, About("steps between lines of metrics.jsonl.", ABOVE_0, free=True)] = 10
+    dry_run: Annotated[bool, About("print what would run, check everything, train nothing.", free=True)] = False
+
+
+# fmt: on
 @dataclass(frozen=True)
 class Settings:
-    """What recipes share and set their own defaults for.
-
-    Attributes:
-        views: what the networks see.
-        teaching: where the teacher's outputs come from.
-        optimisation: how the weights move.
-        numerics: precision and determinism.
-        running: how the job runs.
-    """
+    """What recipes share and set their own defaults for."""
 
     views: Views = field(default_factory=Views)
     teaching: Teaching = field(default_factory=Teaching)
@@ -244,22 +224,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that defines a run.
+    """Everything that defines a run."""
 
-    Attributes:
-        recipe: name of the recipe that made it.
-        student: model, as NAME[@WEIGHTS].
-        teacher: model, as NAME@WEIGHTS; None where the method needs no teacher.
-        method: name of the distillation method.
-        method_args: its hyper-parameters.
-    """
-
-    recipe: str
-    student: str
-    teacher: str | None
-    method: str
+    recipe: Annotated[str, About("name of the recipe that made it.")]
+    student: Annotated[str, About("model, as NAME[@WEIGHTS].")]
+    teacher: Annotated[str | None, About("model, as NAME@WEIGHTS; None where the method needs no teacher.")]
+    method: Annotated[str, About("name of the distillation method.")]
     files: Files
-    method_args: dict[str, Any] = field(default_factory=dict)
+    method_args: Annotated[dict[str, Any], About("its hyper-parameters.")] = field(default_factory=dict)
     views: Views = field(default_factory=Views)
     teaching: Teaching = field(default_factory=Teaching)
     optimisation: Optimisation = field(default_factory=Optimisation)
@@ -278,54 +250,23 @@ class RunConfig:
         return config if "dali_decoder" in encoded.get("running", {}) else _with_former_decoder(config)
 
 
-# A resumed run may change these: they say where files are, how fast and how often, never what comes out.
-FREE_FIELDS = frozenset(
-    {
-        *(f"files.{name}" for name in ("out", "data", "train_dir", "val_dir", "train_index", "val_index")),
-        *(f"files.{name}" for name in ("beton", "val_beton", "store", "stage", "trace")),
-        *(f"teaching.{name}" for name in ("store_io", "check_rows", "max_divergence")),
-        *(f"running.{name}" for name in ("threads", "prefetch", "checkpoint_every", "keep", "log_every", "dry_run")),
-        *(f"running.{name}" for name in ("on_bad_image", "eval_every")),
-        "numerics.cuda_graphs",
-        "optimisation.max_steps",
-        "optimisation.max_micro_batch",  # what it decided, the number of micro-batches, is compared
-    }
-)
-
-# What each number may be; names are unique over all groups, as flags are.
-_RANGES = {
-    **dict.fromkeys(("resolution", "val_resolution", "num_views", "std", "teacher_std"), ABOVE_0),
-    **dict.fromkeys(("epochs", "batch", "micro_batches", "max_micro_batch", "max_steps", "lr", "clip_norm"), ABOVE_0),
-    **dict.fromkeys(("threads", "prefetch", "eval_every", "eval_batch", "checkpoint_every"), ABOVE_0),
-    **dict.fromkeys(("keep", "log_every", "synthetic_samples", "synthetic_classes"), ABOVE_0),
-    **dict.fromkeys(("max_divergence", "weight_decay", "milestones", "warmup_epochs"), NOT_NEGATIVE),
-    **dict.fromkeys(("momentum", "betas", "label_smoothing"), SHARE),
-    **dict.fromkeys(("mean", "teacher_mean"), Range(least=0, most=1)),  # of pixels that are 0..1, not 0..255
-    **dict.fromkeys(("plan_seed", "run_seed"), SEED),
-    "gamma": Range(above=0, most=1),
-    "dali_hw_decoder_load": Range(least=0, most=1),
-    "ema_decay": Range(above=0, below=1),
-}
-_TRAINING_NAMES = {
-    item.name for group in (Files, Views, Teaching, Optimisation, Numerics, Running) for item in fields(group)
-}
+_TRAINING_NAMES = {item.name for group in (Files, *get_type_hints(Settings).values()) for item in fields(group)}
 
 
 def first_difference(saved: RunConfig, now: RunConfig) -> tuple[str, Any, Any] | None:
-    """The first field, as `group.field`, that two configurations do not share, with both values."""
+    """The first field, as `group.field`, that two configurations do not share, with both values; free ones left out."""
+    free = {path for path, _, about in leaves(now) if about is not None and about.free}
     for name, before, after in paired(saved.to_json(), now.to_json(), ""):
-        if before != after and name not in FREE_FIELDS:
+        if before != after and name not in free:
             return name, before, after
     return None
 
 
 def check_config(config: RunConfig) -> None:
     """Refuse values that no run can have, by flag."""
-    for path, value in all_numbers(config.to_json(), ""):
-        group, _, name = path.rpartition(".")
-        of_method = group.startswith(".method_args")
-        numbers = ANY if of_method else _RANGES.get(name, ANY)  # a method's ranges are its constructor's
-        numbers.check(method_flag(name) if of_method else flag(name), value)
+    check_numbers(config)
+    for path, value in all_numbers(config.method_args, ""):  # finite; their ranges are the method's
+        ANY.check(method_flag(path.rpartition(".")[2]), value)
     _check_teaching(config)
     optimisation = config.optimisation
     if optimisation.nesterov and (optimisation.optimizer != "sgd" or optimisation.momentum == 0):
@@ -362,11 +303,6 @@ def schedule_warnings(optimisation: Optimisation) -> list[str]:
             " Give fewer epochs of warm-up."
         )
     return warnings
-
-
-def flag(name: str) -> str:
-    """The flag of a field."""
-    return f"--{name.replace('_', '-')}"
 
 
 def method_flag(name: str) -> str:

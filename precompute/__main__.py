@@ -12,7 +12,6 @@ The same command again goes on, with any number of ranks. `plan` says what it wo
 computes rows of a store again and compares them.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,11 +19,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from pipeline.core.command import run_command
-from pipeline.core.errors import ConfigError, PeerError
+from pipeline.core.command import run_command, speaks
 from precompute.config import AuditConfig, PlanConfig, PrecomputeConfig
 
-EXIT_PREEMPTED = 75
 _Store = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STORE", help="folder of the store.")]
 _Config = PrecomputeConfig | PlanConfig | tuple[Path, AuditConfig]
 
@@ -42,35 +39,22 @@ def parse_config(arguments: Sequence[str]) -> _Config:
     return _parse(PrecomputeConfig, arguments, "python -m precompute", __doc__)
 
 
-def main() -> None:
-    """Parse, run, and end with 0 (done), 1 (failed), 2 (usage) or 75 (stopped early: run me again)."""
+def main() -> str:
+    """Parse, run, and say how it ended: "done", or "preempted" (run me again)."""
     config = parse_config(sys.argv[1:])
-    try:
-        outcome = _run(config)
-    except PeerError as error:
-        sys.exit(error.exit_code)
-    except ConfigError as error:
-        if not _speaks():
-            sys.exit(error.exit_code)
-        raise
-    if outcome == "preempted":
-        sys.exit(EXIT_PREEMPTED)
+    if isinstance(config, PrecomputeConfig):
+        from precompute.fill import precompute  # torch: only when something is to be computed
 
-
-def _run(config: _Config) -> str:
-    if isinstance(config, tuple):
-        from precompute.audit import audit  # torch: only when something is to be computed
-
-        audit(*config)
-        return "done"
+        return precompute(config)
     if isinstance(config, PlanConfig):
         from precompute.plan import show_plan
 
         show_plan(config)
-        return "done"
-    from precompute.fill import precompute
+    else:
+        from precompute.audit import audit
 
-    return precompute(config)
+        audit(*config)
+    return "done"
 
 
 def _store_and_config(store: _Store, config: AuditConfig) -> tuple[Path, AuditConfig]:
@@ -80,7 +64,7 @@ def _store_and_config(store: _Store, config: AuditConfig) -> tuple[Path, AuditCo
 def _parse(
     kind: Callable[..., _Config], arguments: Sequence[str], prog: str, description: str | None = None
 ) -> _Config:
-    settings: dict[str, Any] = {"use_underscores": False, "console_outputs": _speaks()}
+    settings: dict[str, Any] = {"use_underscores": False, "console_outputs": speaks()}
     parsed: _Config = tyro.cli(
         kind,
         prog=prog,
@@ -90,11 +74,6 @@ def _parse(
         **settings,
     )
     return parsed
-
-
-def _speaks() -> bool:
-    """Whether this rank is the one that says what every rank finds in the command line."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

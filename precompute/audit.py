@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import Files, Running
+from pipeline.config import Files, Reading
 from pipeline.core.command import Lines, OnProgress, progress
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.core.rng import check_seed
+from pipeline.core.fields import check_numbers
 from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
 from pipeline.data.backends.registry import missing, open_backend
 from pipeline.data.dali_decoder import choose_decoder
@@ -149,10 +149,7 @@ def open_audit(store: Path, settings: AuditConfig) -> Iterator[Audit]:
 
 
 def _check_settings(settings: AuditConfig) -> None:
-    for flag, number in (("--rows", settings.rows), ("--threads", settings.threads)):
-        if number is not None and number < 1:
-            raise ConfigError(f"{flag} must be above 0, got {number}")
-    check_seed("--seed", settings.seed)
+    check_numbers(settings)
     check_spec(parse_spec(settings.teacher), role="teacher")
     reason = None if settings.backend == "auto" else missing(settings.backend)
     if reason is not None:
@@ -173,16 +170,10 @@ def _backend_name(settings: AuditConfig, manifest: Manifest) -> str:
     return recorded
 
 
-def _data(settings: AuditConfig, backend: str, manifest: Manifest, folder: Path) -> tuple[Files, Running]:
+def _data(settings: AuditConfig, backend: str, manifest: Manifest, folder: Path) -> tuple[Files, Reading]:
     """Where images come from; an index that has to be made goes to `folder`."""
-    files = Files(
-        out=folder,
-        data=settings.data,
-        train_dir=settings.train_dir,
-        train_index=settings.index,
-        beton=settings.beton,
-    )
-    return files, Running(backend=backend, synthetic_samples=manifest.num_rows, synthetic_classes=len(manifest.classes))
+    files = Files(out=folder, train_index=settings.index, **vars(settings.images))
+    return files, Reading(backend=backend, synthetic_samples=manifest.num_rows, synthetic_classes=len(manifest.classes))
 
 
 def _decoding(settings: AuditConfig, manifest: Manifest, index: Index, world: World) -> DaliDecoding:
@@ -193,8 +184,8 @@ def _decoding(settings: AuditConfig, manifest: Manifest, index: Index, world: Wo
     )
     if decoder == "auto" and world.device.type == "cuda":
         decoder = recorded.decoder
-    running = Running(dali_decoder=decoder, dali_hw_decoder_load=recorded.hw_load)
-    return DaliDecoding.of(replace(running, dali_decoder=choose_decoder(running, index, world)))
+    reading = Reading(dali_decoder=decoder, dali_hw_decoder_load=recorded.hw_load)
+    return DaliDecoding.of(replace(reading, dali_decoder=choose_decoder(reading, index, world)))
 
 
 def _open_backend(

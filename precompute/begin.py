@@ -1,9 +1,9 @@
 """Before the first shard: measure the teacher, begin the store or join it."""
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from pipeline.core.errors import StoreError
+from pipeline.jobs.signals import StopRequest
 from precompute.config import check_store_named
 from precompute.probe import (
     check_head,
@@ -21,7 +21,7 @@ from stores.manifest import Manifest
 from stores.records import Difference, Measured, TeacherAccuracy
 
 
-def begin_store(setting: Setting, is_stopped: Callable[[], bool]) -> tuple[Setting, Measured] | None:
+def begin_store(setting: Setting, stop: StopRequest) -> tuple[Setting, Measured] | None:
     """Measure what the store does not have yet, and begin it where it is new. A collective call.
 
     Returns:
@@ -36,7 +36,7 @@ def begin_store(setting: Setting, is_stopped: Callable[[], bool]) -> tuple[Setti
     if measured.top1 is None:
         reason = why_no_val(setting.config)
         if reason is None:
-            accuracy = measure_top1(setting, is_stopped)
+            accuracy = measure_top1(setting, lambda: stop.raised)
             if accuracy is None:
                 return None
             measured = measured.having(top1=TeacherAccuracy(**asdict(accuracy)))

@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.core.errors import RefluxError
-from pipeline.data.index import Index
-from pipeline.engine.run_directory import Attempt
+from pipeline.jobs.open import Job, Outcome
+from pipeline.jobs.pulse import Totals
+from pipeline.jobs.state import write_state
+from precompute.report import say
+from precompute.setting import Setting
 from precompute.work import Unit
 from precompute.writer import cannot_write
 
@@ -37,12 +40,12 @@ class Pace:
 
 
 @contextmanager
-def remedies(store: Path) -> Iterator[None]:
-    """Turn what a person can do something about into a RefluxError that says what.
+def store_remedies(store: Path) -> Iterator[None]:
+    """Turn what the operating system refuses into an error that says what a person can do.
 
     Raises:
         StoreError: a file of the store cannot be read or written.
-        RefluxError: another rank is gone.
+        RefluxError: another file.
     """
     try:
         yield
@@ -52,31 +55,23 @@ def remedies(store: Path) -> Iterator[None]:
         if str(error.filename).startswith(str(store)):
             raise cannot_write(store, error) from error
         raise RefluxError(f"the operating system refused a file: {error}.\nStart the same command again.") from error
-    except RuntimeError as error:
-        if "gloo" not in str(error):
-            raise
-        raise RefluxError(
-            "the connection to another rank broke: it was killed (out of memory?), or its machine is gone.\n"
-            f"Start the same command again; sealed shards are not made again. ({str(error).splitlines()[0]})"
-        ) from error
 
 
-@contextmanager
-def noted_failures(attempt: Attempt) -> Iterator[None]:
-    """Say in a job's state.json how the block failed, unless another rank has.
-
-    Raises:
-        PeerError: another rank failed first, and told it.
-    """
-    try:
-        yield
-    except BaseException as error:
-        with suppress(OSError):  # a disk that cannot be read must not take the place of the message
-            attempt.note_failure(error)
-        raise
+def job_done(job: Job, setting: Setting, totals: Totals) -> Outcome:
+    """Say in state.json, and to a person, that all is there."""
+    store, main = setting.config.store, setting.world.is_main
+    if main:
+        write_state(job.folder, "done", "", shards=totals.shards, rows=totals.rows)
+    say(
+        f"{store}: views {setting.config.views} are there; look at it with: python -m stores show {store}", enabled=main
+    )
+    return "done"
 
 
-def say_gray(index: Index, replaced: tuple[int, ...]) -> None:
-    """Name the images that could not be decoded."""
-    for sample_id in sorted(set(replaced)):
-        print(f"image {index.path_of(sample_id)} (id {sample_id}) is unreadable: gray", flush=True)
+def job_stopped(job: Job, signal: str | None, *, left: str) -> Outcome:
+    """Say in state.json, and to a person, that a signal ended the job early."""
+    message = f"stopped by {signal or 'a signal'}: {left} shard(s) of this job are left; the same command goes on"
+    if job.world.is_main:
+        write_state(job.folder, "preempted", message)
+    say(message, enabled=job.world.is_main)
+    return "preempted"

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.fields import check_numbers
 from pipeline.devices.world import start_world, stop_world
-from pipeline.engine.run_directory import scratch_folder
+from pipeline.jobs.open import scratch_folder
 from precompute.config import PlanConfig, PrecomputeConfig, check_config
-from precompute.fill import find_work
 from precompute.report import format_bytes, format_duration, say
 from precompute.setting import Setting, check_names, open_setting
 from precompute.speed import Speeds, measure_speeds
+from precompute.units import find_work
 from stores.codecs.base import Codec
 from stores.codecs.registry import codec_ids, parse_codecs
 
@@ -31,10 +32,9 @@ def show_plan(config: PlanConfig) -> None:
     """
     job = config.job
     check_config(job)
-    if config.epochs < 1 or config.probe_batches < 1:
-        raise ConfigError(f"--epochs and --probe-batches must be above 0: {config.epochs}, {config.probe_batches}")
+    check_numbers(config)
     check_names(job)
-    world = start_world(job.device, job.threads)
+    world = start_world(job.device, job.reading.threads)
     with scratch_folder(world) as folder, open_setting(job, world, folder) as setting:
         speeds = measure_speeds(setting, config.probe_batches)
         if world.is_main:

@@ -33,9 +33,10 @@ _VAL_POLICY = "imagenet_eval"
 
 def why_no_val(config: PrecomputeConfig) -> str | None:
     """Why the teacher's accuracy cannot be measured; None where it can."""
-    if config.backend == "synthetic":
+    if config.reading.backend == "synthetic":
         return "synthetic images show nothing"
-    if config.val_dir is None and config.val_beton is None and not (config.data and (config.data / "val").is_dir()):
+    images = config.images
+    if images.val_dir is None and images.val_beton is None and not (images.data and (images.data / "val").is_dir()):
         return "no validation images (--val-dir, or DATA/val)"
     return None
 
@@ -43,15 +44,15 @@ def why_no_val(config: PrecomputeConfig) -> str | None:
 def measure_top1(setting: Setting, is_stopped: Callable[[], bool]) -> Accuracy | None:
     """The teacher on the validation images, over all ranks; None if it was stopped (on all ranks alike)."""
     config, world = setting.config, setting.world
-    source, name = open_val(config.files(setting.folder), config.running(), world)
+    source, name = open_val(config.files(setting.folder), config.reading, world)
     check_same_classes(setting.source.index, source.index)
     options = BackendOptions(
-        config.resolution,
+        config.pixels.resolution,
         world.threads,
         config.batch,
         str(world.device),
-        config.on_bad_image,
-        dali=DaliDecoding.of(config.running()),
+        config.reading.on_bad_image,
+        dali=DaliDecoding.of(config.reading),
     )
     plan, agreed = Plan(get_policy(_VAL_POLICY), plan_seed=0), AgreedFlag(world)
     share = world.size * config.batch

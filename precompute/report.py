@@ -2,7 +2,6 @@
 
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -10,8 +9,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.engine.journal import write_state
-from precompute.pulse import Totals
+from pipeline.jobs.pulse import Totals
+from pipeline.jobs.state import write_state
+from precompute.config import parse_part
+from precompute.setting import Setting
+from precompute.work import Unit, count_rows, count_shards
 
 _LINE_EVERY_S, _STATE_EVERY_S = 5.0, 30.0
 
@@ -20,14 +22,14 @@ class Report:
     """Progress over all ranks, on rank 0; silent on the others.
 
     Args:
-        enabled: whether this rank talks.
-        shards: shards that this job has to make.
-        rows: rows of them.
-        folder: the job's folder, for its state.json.
+        setting: the job's.
+        units: what this job has to make.
     """
 
-    def __init__(self, *, enabled: bool, shards: int, rows: int, folder: Path) -> None:
-        self._enabled, self._shards, self._rows, self._folder = enabled, shards, rows, folder
+    def __init__(self, setting: Setting, units: list[Unit]) -> None:
+        self._enabled, self._folder = setting.world.is_main, setting.folder
+        self._shards, self._rows = count_shards(units), count_rows(units)
+        enabled, rows = self._enabled, self._rows
         self._console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
         self._live = enabled and self._console.is_terminal
         self._bar = Progress(BarColumn(bar_width=16), TextColumn("{task.fields[note]}"), console=self._console)
@@ -76,6 +78,27 @@ def say(text: str, *, enabled: bool) -> None:
     """One line; brackets in it are text."""
     if enabled:
         Console(soft_wrap=True, highlight=False).print(Text(text))
+
+
+def say_work(setting: Setting, units: list[Unit]) -> None:
+    """What is to be made, by whom."""
+    config, world, index = setting.config, setting.world, setting.source.index
+    per_view = -(-len(index) // config.shard_rows)
+    part = parse_part(config.part)
+    share = "" if part.total == 1 else f" of part {part}"
+    left, rows = count_shards(units), count_rows(units)
+    say(
+        f"{config.teacher} at {config.pixels.resolution} px in {setting.manifest.teacher.precision}:"
+        f" views {config.views} of {len(index):,} images, {per_view} shard(s) each, {config.keep}\n"
+        f"{left} shard(s){share} to make: {rows:,} rows, {format_bytes(rows * setting.row_bytes)} |"
+        f" {world.size} rank(s) on {world.device.type}, {world.threads} decoder thread(s) each",
+        enabled=world.is_main,
+    )
+    if config.views_per_decode > 1 and setting.manifest.pixel_recipe.backend == "dali":
+        say(
+            "dali decodes a window for each view: for one decode a sample take --backend torchvision or ffcv",
+            enabled=world.is_main,
+        )
 
 
 def show_end(totals: Totals, *, views: str, seconds: float, enabled: bool) -> None:

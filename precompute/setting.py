@@ -79,8 +79,8 @@ def check_names(config: PrecomputeConfig) -> None:
         ConfigError: with what is known.
     """
     check_spec(parse_spec(config.teacher), role="teacher")
-    get_policy(config.policy)
-    check_backend(config.backend, has_beton=config.beton is not None)
+    get_policy(config.pixels.policy)
+    check_backend(config.reading.backend, has_beton=config.images.beton is not None)
     _check_keep(config.keep)
 
 
@@ -95,20 +95,21 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
     """
     fix_numerics(world.device)
     config = _as_begun(config, world)
-    source, name = open_train(config.files(folder), config.running(), world)
+    source, name = open_train(config.files(folder), config.reading, world)
     if len(source.index) != source.index.num_parent:
         raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
     network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
     codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
     record = _record(config, network, weights_sha256, world)
-    check_decoder_is_used(config.running(), name)
+    check_decoder_is_used(config.reading, name)
     if name == "dali":
-        config = replace(config, dali_decoder=choose_decoder(config.running(), source.index, world))
+        decoder = choose_decoder(config.reading, source.index, world)
+        config = replace(config, reading=replace(config.reading, dali_decoder=decoder))
     backend = open_backend(name, source, _backend_options(config, world))
     try:
         manifest = _checked(config, _draft(config, world, source, backend, codecs, record))
         teacher = run_as_recorded(network, record, world.device)
-        plan = Plan(get_policy(config.policy), config.plan_seed)
+        plan = Plan(get_policy(config.pixels.policy), config.pixels.plan_seed)
         loader = Loader(source.index, plan, backend, world.device)
         yield Setting(config, world, folder, source, loader, teacher, codecs, manifest)
     finally:
@@ -143,12 +144,12 @@ def _own_version() -> str | None:
 
 def _backend_options(config: PrecomputeConfig, world: World) -> BackendOptions:
     return BackendOptions(
-        resolution=config.resolution,
+        resolution=config.pixels.resolution,
         num_threads=world.threads,
         max_batch=config.batch * config.views_per_decode,
         device=str(world.device),
-        on_bad_image=config.on_bad_image,
-        dali=DaliDecoding.of(config.running()),
+        on_bad_image=config.reading.on_bad_image,
+        dali=DaliDecoding.of(config.reading),
         prefetch=3 if config.views_per_decode == 1 else 1,  # several views make one request large enough for all cores
     )
 
@@ -174,9 +175,9 @@ def _record(config: PrecomputeConfig, network: Network, weights_sha256: str, wor
         name=config.teacher,
         weights_sha256=weights_sha256,
         seed=WEIGHTS_SEED,
-        resolution=config.resolution,
-        mean=config.mean,
-        std=config.std,
+        resolution=config.pixels.resolution,
+        mean=config.pixels.mean,
+        std=config.pixels.std,
         precision=teacher_precision(config.precision, world.device),
         batch=config.batch,
         channels_last=True,
@@ -198,8 +199,8 @@ def _draft(
         index_fingerprint=source.index.fingerprint,
         num_rows=len(source.index),
         classes=source.index.classes,
-        policy=get_policy(config.policy).to_json(),
-        plan_seed=config.plan_seed,
+        policy=get_policy(config.pixels.policy).to_json(),
+        plan_seed=config.pixels.plan_seed,
         plan_version=PLAN_VERSION,
         pixel_recipe=PixelRecipe.from_json(backend.pixel_recipe()),
         teacher=teacher,
@@ -213,11 +214,12 @@ def _as_begun(config: PrecomputeConfig, world: World) -> PrecomputeConfig:
     """With what "auto" stood for on CUDA when the store was begun with DALI: today it may be something else."""
     there = _manifest_in(config.store)
     decoding = None if there is None else DaliDecoding.from_recipe(there.pixel_recipe.to_json())
-    if decoding is None or config.beton is not None or world.device.type != "cuda":
+    if decoding is None or config.images.beton is not None or world.device.type != "cuda":
         return config
-    backend = "dali" if config.backend == "auto" else config.backend
-    decoder = decoding.decoder if config.dali_decoder == "auto" else config.dali_decoder
-    return replace(config, backend=backend, dali_decoder=decoder)
+    reading = config.reading
+    backend = "dali" if reading.backend == "auto" else reading.backend
+    decoder = decoding.decoder if reading.dali_decoder == "auto" else reading.dali_decoder
+    return replace(config, reading=replace(reading, backend=backend, dali_decoder=decoder))
 
 
 def _manifest_in(store: Path | None) -> Manifest | None:

@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.core.atomic import is_temporary
+from pipeline.core.command import speaks
 from pipeline.core.errors import ConfigError
-from pipeline.engine.journal import STATE_FILE
+from pipeline.jobs.state import STATE_FILE
 from stores.index_file import write_index
 from stores.layout import HEAD_FILE, JOBS_FOLDER, STORE_FILE, VIEWS_FOLDER
 from stores.manifest import Manifest
@@ -35,19 +36,18 @@ def check_folder(store: Path) -> None:
 
 
 @contextmanager
-def left_as_found(store: Path, job: Path, rank: int) -> Iterator[None]:
+def left_as_found(store: Path, job: Path) -> Iterator[None]:
     """Take back the folder of a store that was not there, if the block refuses the command before the store is begun.
 
     Args:
         store: its folder.
         job: the job's folder in it.
-        rank: of this process.
     """
     was_there = store.exists()
     try:
         yield
     except ConfigError:
-        if rank == 0 and not was_there and not (job / STATE_FILE).exists():
+        if speaks() and not was_there and not (job / STATE_FILE).exists():
             shutil.rmtree(job, ignore_errors=True)
             with suppress(OSError):  # other jobs are at work there
                 job.parent.rmdir()

@@ -54,6 +54,16 @@ def missing_units(units: Sequence[Unit], store: Path) -> list[Unit]:
     return [unit for unit in left if unit is not None]
 
 
+def count_shards(units: Sequence[Unit]) -> int:
+    """Shards of all units."""
+    return sum(len(unit.views) for unit in units)
+
+
+def count_rows(units: Sequence[Unit]) -> int:
+    """Rows of all their shards."""
+    return sum(unit.num_rows for unit in units)
+
+
 def deal(units: Sequence[Unit], rank: int, world_size: int) -> list[Unit]:
     """The units of one rank: neighbours work on neighbouring rows, so that views become complete early."""
     return list(units[rank::world_size])

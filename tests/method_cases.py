@@ -11,16 +11,18 @@ import torch
 
 from launch.recipes.registry import all_recipes
 from pipeline.config import Files, RunConfig
+from pipeline.data.backends.base import Source
 from pipeline.data.backends.synthetic import synthetic_index
+from pipeline.data.datasets import Datasets
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
 from pipeline.data.plan import PlanRows
 from pipeline.devices.world import World
 from pipeline.engine.networks import Networks, build_networks
+from pipeline.engine.resolve import resolve_names, resolve_values
 from pipeline.engine.step import TrainStep, build_train_step
 from pipeline.methods.registry import build_method, method_module, method_names
-from pipeline.teachers.choice import TeacherChoice
 
 ALONE = World(0, 1, torch.device("cpu"), 1)
 SIDE, CLASSES, SAMPLES, MICRO_BATCH = 64, 7, 70, 8
@@ -100,8 +102,9 @@ def index() -> Index:
 
 def networks_of(config: RunConfig, world: World = ALONE) -> Networks:
     """Student, method and a random teacher; the teacher is the same for every run seed."""
-    choice = TeacherChoice("none" if config.teacher is None else "online", None, config.teacher, None)
-    return build_networks(config, choice, index=index(), world=world)
+    source = Source(index())
+    run = resolve_values(config, resolve_names(config), Datasets(source, source, "synthetic", "synthetic"), world)
+    return build_networks(run, world)
 
 
 def train_step_of(case: Case, world: World, *, micro_batches: int) -> tuple[TrainStep, Order]:

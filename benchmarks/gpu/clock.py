@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+
+from benchmarks._shared.clock import finish, kernel_spans
+from benchmarks._shared.pairs import seconds_of
 
 _CYCLES = 50_000_000  # some 30 ms: what `torch.cuda._sleep` is calibrated with
 
@@ -24,16 +26,10 @@ class Kernels:
     busy_ms: float
 
 
-def finish(device: torch.device) -> None:
-    """Wait until the device has done all."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def device_ms(device: torch.device, work: Callable[[], object], count: int) -> float:
     """Milliseconds of one of `count` calls in a row, between two events on the device's own clock."""
     if device.type != "cuda":
-        return _wall_ms(work, count)
+        return 1000 * seconds_of(work, count) / count
     begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     finish(device)
     begun.record()
@@ -44,25 +40,25 @@ def device_ms(device: torch.device, work: Callable[[], object], count: int) -> f
     return begun.elapsed_time(ended) / count
 
 
+def images_rate(device: torch.device, step: Callable[[], object], batch: int, window_ms: float) -> Callable[[], float]:
+    """Measures images per second of a step, over as many as take about so long, between 2 and 50."""
+    count = max(2, min(50, round(window_ms / max(0.1, device_ms(device, step, 2)))))
+    return lambda: 1000 * batch / device_ms(device, step, count)
+
+
 def host_ms(device: torch.device, work: Callable[[], object], repeats: int = 5) -> float:
     """Median milliseconds in which the host has launched one call on an idle device."""
     times = []
     for _ in range(repeats):
         finish(device)
-        times.append(_wall_ms(work, 1))
+        times.append(1000 * seconds_of(work))
     finish(device)
     return statistics.median(times)
 
 
 def kernels_of(work: Callable[[], object], count: int) -> Kernels:
     """Of one of `count` calls, by torch's profiler; without any where it sees none."""
-    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
-        for _ in range(count):
-            work()
-        torch.cuda.synchronize()
-    events = [event for event in recorded.events() or [] if event.device_type.name == "CUDA"]
-    own = [event for event in events if not getattr(event, "is_user_annotation", False)]
-    spans = [(event.time_range.start, event.time_range.end) for event in own]
+    spans = kernel_spans(lambda: [work() for _ in range(count)])
     return Kernels(len(spans) / count, covered(spans) / 1000 / count)
 
 
@@ -94,10 +90,3 @@ class Sleeper:
             torch.cuda._sleep(int(self._cycles_per_ms * milliseconds))  # type: ignore[no-untyped-call]
         else:
             time.sleep(milliseconds / 1000)
-
-
-def _wall_ms(work: Callable[[], object], count: int) -> float:
-    begun = time.perf_counter()
-    for _ in range(count):
-        work()
-    return (time.perf_counter() - begun) * 1000 / count

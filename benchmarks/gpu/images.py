@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from benchmarks._shared.pixels import backend_of
 from benchmarks.gpu.findings import Setting
 from launch.demo_images import DemoSpec, write_demo
 from pipeline.data.backends.base import BackendOptions, DaliDecoding
@@ -18,7 +19,6 @@ def image_index(setting: Setting) -> Index:
     return scan_folder(folder / "train")[0]
 
 
-def backend_of(name: str, options: BackendOptions) -> tuple[str, BackendOptions]:
+def decoding_of(name: str, options: BackendOptions) -> tuple[str, BackendOptions]:
     """The backend that a section calls `name`, and its options: "dali-mixed" decodes on the device, "dali" does not."""
-    backend, _, form = name.partition("-")
-    return backend, replace(options, dali=DaliDecoding("mixed")) if form == "mixed" else options
+    return backend_of(name), replace(options, dali=DaliDecoding("mixed")) if name == "dali-mixed" else options

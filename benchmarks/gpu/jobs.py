@@ -11,7 +11,7 @@ import torch
 from benchmarks.gpu.processes import end_tree, last_line
 from pipeline.config import RunConfig
 from pipeline.core.errors import RefluxError
-from pipeline.engine.checkpoint import find_latest
+from pipeline.jobs.checkpoint import find_latest
 
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
 

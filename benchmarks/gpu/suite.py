@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks._shared.pairs import say
 from benchmarks.gpu.findings import NO_TIME, Outcome, Setting, unproven
 from benchmarks.gpu.processes import Waiting, last_line
-from benchmarks.gpu.sections import FULL_S, SECTIONS, Section
-from benchmarks.machine import describe_machine
-from benchmarks.show import save_report
-from pipeline.core.errors import ConfigError, RefluxError
+from benchmarks.gpu.sections import FULL_S, Section
+from pipeline.core.errors import ConfigError
 
 _GRACE_S = 20.0  # that a part may go on after its section's time, before its process is killed
 _LOG_CHARS = 3000
@@ -71,39 +70,23 @@ def check_device() -> None:
         )
 
 
-def measure_gpu(
-    setting: Setting, names: Sequence[str], minutes: float, json_file: Path | None, say: Callable[[str], None]
-) -> None:
-    """Run the sections, show the table, write the file.
-
-    Raises:
-        RefluxError: a check has failed; names all that have.
-    """
-    chosen = [section for section in SECTIONS if not names or section.name in names]
+def measure_gpu(setting: Setting, sections: Sequence[Section], minutes: float) -> dict[str, Any]:
+    """Run the sections, show the table, and report."""
     started = time.monotonic()
-    results = run_suite(chosen, setting, 60 * minutes * FULL_S / _EIGHT_MINUTES_S, say)
+    results = run_suite(sections, setting, 60 * minutes * FULL_S / _EIGHT_MINUTES_S)
     seconds = time.monotonic() - started
     settings = {"size": setting.size, "data": setting.data is not None, "minutes": minutes, "seconds": seconds}
-    conclude(results, f"{torch.cuda.get_device_name()}, {setting.size}, {seconds:.0f} s in all", settings, json_file)
+    return conclude(results, f"{torch.cuda.get_device_name()}, {setting.size}, {seconds:.0f} s in all", settings)
 
 
-def conclude(results: Sequence[Result], title: str, settings: dict[str, Any], json_file: Path | None) -> None:
-    """Show the table, write the file.
-
-    Raises:
-        RefluxError: a check has failed; names all that have.
-    """
+def conclude(results: Sequence[Result], title: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Show the table; return the report, with all checks that have failed."""
     Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table_of(title, results))
-    failed = failures(results)
     sections = {result.section.name: result.to_json() for result in results}
-    save_report(json_file, {"settings": settings, "failed": failed, "sections": sections}, describe_machine)
-    if failed:
-        raise RefluxError(f"{len(failed)} failed: {'; '.join(failed)}\nThe table above and --json FILE say how.")
+    return {"settings": settings, "failed": failures(results), "sections": sections}
 
 
-def run_suite(
-    sections: Sequence[Section], setting: Setting, seconds: float, say: Callable[[str], None]
-) -> list[Result]:
+def run_suite(sections: Sequence[Section], setting: Setting, seconds: float) -> list[Result]:
     """Every section in turn; those that the deadline leaves no time for say so.
 
     While one runs, the next one's process is started already: imports take seconds each.

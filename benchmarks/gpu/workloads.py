@@ -7,20 +7,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
+from benchmarks._shared.imagenet import CLASSES, POLICY, SAMPLES
+from benchmarks._shared.training import Training, one_rank, open_training
 from benchmarks.gpu.findings import Setting
-from benchmarks.training import Training, one_rank, open_training
-from pipeline.config import Files, Numerics, Optimisation, RunConfig, Running, Teaching, Views
+from pipeline.config import Files, Numerics, Optimisation, Pixels, Reading, RunConfig, Running, Teaching, Views
 from precompute.config import PrecomputeConfig
 from precompute.fill import precompute
 
 Graphs = Literal["off", "teacher"]
 WARM_UPS = 4  # libraries choose their algorithms, pools grow, kernels are compiled
-_IMAGENET = 1_281_167
-_POLICY = "imagenet_train"
+_TOY_ARGUMENTS = {"crd": {"feature_dim": 8, "num_negatives": 16}, "reviewkd": {"mid_channels": 16}}
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,10 @@ class Workload:
 
     Attributes:
         method: name of the method.
-        arguments: its hyper-parameters.
         stored: the teacher's outputs come from a store.
     """
 
     method: str
-    arguments: dict[str, Any]
     stored: bool = False
 
     @property
@@ -44,11 +42,11 @@ class Workload:
 
 
 WORKLOADS = {
-    "vanilla": Workload("supervised", {}),
-    "KD online": Workload("kd", {}),
-    "KD stored": Workload("kd", {}, stored=True),
-    "ReviewKD": Workload("reviewkd", {}),
-    "CRD": Workload("crd", {}),
+    "vanilla": Workload("supervised"),
+    "KD online": Workload("kd"),
+    "KD stored": Workload("kd", stored=True),
+    "ReviewKD": Workload("reviewkd"),
+    "CRD": Workload("crd"),
 }
 
 
@@ -57,20 +55,15 @@ def config_of(
 ) -> RunConfig:
     """The run of a workload, with the precisions that CUDA's defaults are."""
     work, toy = WORKLOADS[name], setting.size == "toy"
-    arguments = dict(work.arguments)
-    if toy:
-        arguments |= {"crd": {"feature_dim": 8, "num_negatives": 16}, "reviewkd": {"mid_channels": 16}}.get(
-            work.method, {}
-        )
     student, teacher = ("demo_student", "demo_teacher@random") if toy else ("resnet18", "resnet34@random")
     return RunConfig(
         recipe="gpu",
         student=student,
         teacher=None if work.method == "supervised" else teacher,
         method=work.method,
-        method_args=arguments,
+        method_args=_TOY_ARGUMENTS.get(work.method, {}) if toy else {},
         files=Files(out=setting.work / "run", store=setting.work / "store" if work.stored else None),
-        views=Views(resolution=64 if toy else 224, policy=_POLICY, num_views=1),
+        views=Views(resolution=64 if toy else 224, policy=POLICY, num_views=1),
         teaching=Teaching(teacher_source="stored" if work.stored else "auto"),
         optimisation=Optimisation(epochs=10_000, batch=batch, lr=1e-4, schedule="constant"),
         numerics=Numerics(cuda_graphs=graphs, deterministic=deterministic),
@@ -98,13 +91,14 @@ def fill_store(setting: Setting) -> Path:
     job = PrecomputeConfig(
         teacher="demo_teacher@random" if toy else "resnet34@random",
         store=store,
-        policy=_POLICY,
-        resolution=64 if toy else 224,
-        backend="synthetic",
+        pixels=Pixels(POLICY, resolution=64 if toy else 224),
+        reading=Reading(
+            backend="synthetic",
+            synthetic_samples=running.synthetic_samples,
+            synthetic_classes=running.synthetic_classes,
+        ),
         batch=16 if toy else 256,
         device="cuda" if setting.on_cuda else "cpu",
-        synthetic_samples=running.synthetic_samples,
-        synthetic_classes=running.synthetic_classes,
     )
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         process.submit(precompute, job).result()
@@ -126,10 +120,10 @@ def held_step(training: Training) -> Callable[[], object]:
 
 def _running(name: str, setting: Setting) -> Running:
     """CRD's banks have ImageNet's size; of the store there are two batches of 1,024."""
-    samples = {"CRD": setting.pick(_IMAGENET, 100_000, 64), "KD stored": setting.pick(2048, 2048, 64)}
+    samples = {"CRD": setting.pick(SAMPLES, 100_000, 64), "KD stored": setting.pick(2048, 2048, 64)}
     return Running(
         backend="synthetic",
         device="cuda" if setting.on_cuda else "cpu",
         synthetic_samples=samples.get(name, setting.pick(100_000, 10_000, 64)),
-        synthetic_classes=setting.pick(1000, 1000, 10),
+        synthetic_classes=setting.pick(CLASSES, CLASSES, 10),
     )

@@ -1,6 +1,7 @@
 """How the command-line programs talk to a person: progress while they work, one message and an exit code at the end."""
 
 import difflib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,27 +12,53 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from pipeline.core.errors import ConfigError, RefluxError
+from pipeline.core.errors import ConfigError, PeerError, RefluxError
 
 OnProgress = Callable[[int, int], None]
+EXIT_PREEMPTED = 75
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _PLAIN_INTERVAL_S = 5.0
 
 
-def run_command(main: Callable[[], None]) -> NoReturn:
-    """Run `main` and end the process: 0 when it returns, a RefluxError's own code and message, 130 after Ctrl-C.
+def run_command(main: Callable[[], object]) -> NoReturn:
+    """Run `main` and end the process: 0 when it returns, 75 when it returns "preempted" (run me again), a RefluxError's
+    own code and message, 130 after Ctrl-C.
 
     Any other exception is a defect of Reflux and keeps its traceback.
     """
     try:
-        main()
+        outcome = main()
+    except PeerError as error:
+        sys.exit(error.exit_code)  # the message to read is another rank's
     except RefluxError as error:
         print_error(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print_error("interrupted")
         sys.exit(_INTERRUPTED)
-    sys.exit(0)
+    sys.exit(EXIT_PREEMPTED if outcome == "preempted" else 0)
+
+
+def speaks() -> bool:
+    """Whether this process is the one that says what every rank of its job finds alike."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """What every rank finds alike in the block is said by rank 0 alone.
+
+    Raises:
+        PeerError: in place of a RefluxError, on the other ranks; with its exit code.
+    """
+    try:
+        yield
+    except RefluxError as error:
+        if speaks():
+            raise
+        silent = PeerError("rank 0 finds the same, and says it")
+        silent.exit_code = error.exit_code
+        raise silent from error
 
 
 def print_error(message: str) -> None:

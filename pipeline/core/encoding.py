@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pipeline.core.errors import ConfigError
 
@@ -40,11 +40,11 @@ def decode(kind: Any, value: Any, where: str) -> Any:
         ConfigError: a field is unknown; `where` says in what.
     """
     if is_dataclass(kind):
-        known = {item.name: item for item in fields(kind)}
-        unknown = sorted(set(value) - set(known))
+        hints, known = get_type_hints(kind), {item.name for item in fields(kind)}
+        unknown = sorted(set(value) - known)
         if unknown:
             raise ConfigError(f"{where} has fields this version does not know: {unknown}; update Reflux")
-        return kind(**{name: decode(known[name].type, part, f"{where}.{name}") for name, part in value.items()})  # type: ignore[operator]
+        return kind(**{name: decode(hints[name], part, f"{where}.{name}") for name, part in value.items()})  # type: ignore[operator]
     if value is not None and Path in (kind, *get_args(kind)):
         return Path(value)
     if isinstance(value, list) and (get_origin(kind) is tuple or any(get_origin(a) is tuple for a in get_args(kind))):

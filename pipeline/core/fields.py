@@ -5,7 +5,7 @@ lr: Annotated[float, About("learning rate at the given batch.", ABOVE_0)] = 0.1
 Every other place that needs one of these facts (flags, checks, tables, the comparison on resume) reads it from there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
@@ -27,6 +27,12 @@ class About(Doc):
         super().__init__(text)
         self.range, self.free = range, free
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, About) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:  # typing caches Annotated by its parts: the same words with another range are others
+        return hash((self.documentation, self.range, self.free))
+
 
 def flag(name: str) -> str:
     """The flag of a field."""
@@ -45,7 +51,7 @@ def abouts(kind: type) -> dict[str, About]:
     return {name: about for name, about in found.items() if about is not None}
 
 
-def check_numbers(record: Any, flag_of: Any = flag) -> None:
+def check_numbers(record: Any, flag_of: Callable[[str], str] = flag) -> None:
     """Refuse a number of `record`, or of one of its groups of fields, that is not finite or outside its field's range.
 
     Args:
@@ -55,19 +61,20 @@ def check_numbers(record: Any, flag_of: Any = flag) -> None:
     Raises:
         ConfigError: with the flag, the range and the value.
     """
-    for name, value, about in _leaves(record):
+    for path, value, about in leaves(record):
         if _is_numeric(value):
-            (ANY if about is None else about.range).check(flag_of(name), value)
+            (ANY if about is None else about.range).check(flag_of(path.rpartition(".")[2]), value)
 
 
-def _leaves(record: Any) -> Iterator[tuple[str, Any, About | None]]:
+def leaves(record: Any, path: str = "") -> Iterator[tuple[str, Any, About | None]]:
+    """Each field of a dataclass and of its groups of fields: `group.field`, its value, and what it says of itself."""
     told = abouts(type(record))
     for item in fields(record):
         value = getattr(record, item.name)
         if is_dataclass(value):
-            yield from _leaves(value)
+            yield from leaves(value, f"{path}{item.name}.")
         else:
-            yield item.name, value, told.get(item.name)
+            yield f"{path}{item.name}", value, told.get(item.name)
 
 
 def _is_numeric(value: Any) -> bool:

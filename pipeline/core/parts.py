@@ -1,4 +1,7 @@
-"""Parts found by file name: a new file in a folder is a new part, without a registration line."""
+"""Parts found by file name: a new file in a folder is a new part, without a registration line.
+
+Names that begin with "_" are no parts: what the parts of a folder share lies in its `_shared/`.
+"""
 
 import importlib
 import pkgutil
@@ -9,7 +12,7 @@ from pipeline.core.errors import unknown_name
 
 def names(package: ModuleType) -> list[str]:
     """The module names in a package's folder, sorted. Imports none of them."""
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
 
 def load(package: ModuleType, kind: str, name: str, *, known: list[str]) -> ModuleType:

@@ -2,7 +2,7 @@
 
 import os
 
-from pipeline.config import DaliDecoder, Running
+from pipeline.config import DaliDecoder, Reading
 from pipeline.core.errors import ConfigError
 from pipeline.data.backends import dali_proof
 from pipeline.data.backends.base import DaliDecoding
@@ -10,34 +10,34 @@ from pipeline.data.index import Index
 from pipeline.devices.world import World
 
 
-def check_decoder_is_used(running: Running, *chosen: str) -> None:
+def check_decoder_is_used(reading: Reading, *chosen: str) -> None:
     """Refuse `--dali-decoder mixed` where no data set is read by DALI, of the backends that were chosen.
 
     Raises:
         ConfigError: none of them is.
     """
-    if running.dali_decoder == "mixed" and "dali" not in chosen:
+    if reading.dali_decoder == "mixed" and "dali" not in chosen:
         raise ConfigError(
-            f"--dali-decoder mixed is for --backend dali, and --backend {running.backend} takes {chosen[0]} here:"
+            f"--dali-decoder mixed is for --backend dali, and --backend {reading.backend} takes {chosen[0]} here:"
             " name dali, or leave the flag out"
         )
 
 
-def choose_decoder(running: Running, index: Index, world: World) -> DaliDecoder:
+def choose_decoder(reading: Reading, index: Index, world: World) -> DaliDecoder:
     """Resolve `--dali-decoder` for a job that reads `index` with DALI. A collective call.
 
     On each machine one rank proves the decoder; if it fails on one of them, all ranks decode on the CPU: which decoder
     made the pixels is part of what a store or a run is.
 
     Args:
-        running: the flags.
+        reading: the flags.
         index: whose images the proof decodes.
         world: the ranks.
 
     Raises:
         ConfigError: the decoder was insisted on, and there is no device, or its proof fails.
     """
-    asked = running.dali_decoder
+    asked = reading.dali_decoder
     if world.device.type != "cuda":
         if asked == "mixed":
             raise ConfigError("--dali-decoder mixed decodes on a CUDA device, and this job runs on the CPU: use cpu")
@@ -46,7 +46,7 @@ def choose_decoder(running: Running, index: Index, world: World) -> DaliDecoder:
         return "cpu"
     reason = None
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        decoding = DaliDecoding("mixed", running.dali_hw_decoder_load)
+        decoding = DaliDecoding("mixed", reading.dali_hw_decoder_load)
         reason = dali_proof.prove(index, device=str(world.device), decoding=decoding, num_threads=world.threads)
     failures = [f"rank {rank}: {said}" for rank, said in enumerate(world.gather(reason)) if said is not None]
     if not failures:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import DaliDecoder, Files, RunConfig, Running
+from pipeline.config import DaliDecoder, Files, Reading, RunConfig
 from pipeline.core.command import progress
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data.backends.base import Source
@@ -59,25 +59,25 @@ def open_datasets(config: RunConfig, world: World, folder: Path | None = None) -
     return Datasets(train, val, train_backend, val_backend, decoder)
 
 
-def open_train(files: Files, running: Running, world: World) -> tuple[Source, str]:
+def open_train(files: Files, reading: Reading, world: World) -> tuple[Source, str]:
     """The whole training data and the backend that reads them; see `open_datasets`."""
-    if running.backend == "synthetic":
-        return Source(synthetic_index(running.synthetic_samples, running.synthetic_classes)), "synthetic"
+    if reading.backend == "synthetic":
+        return Source(synthetic_index(reading.synthetic_samples, reading.synthetic_classes)), "synthetic"
     on_cuda = world.device.type == "cuda"
-    backend = choose_backend(running.backend, has_beton=files.beton is not None, on_cuda=on_cuda)
+    backend = choose_backend(reading.backend, has_beton=files.beton is not None, on_cuda=on_cuda)
     source = _open(files.beton, _folder(files, "train"), files.train_index, files.out, "train", world)
     if backend == "ffcv" and source.beton is None:
         source = _with_beton(source.index, files.out, world)
     return source, backend
 
 
-def open_val(files: Files, running: Running, world: World) -> tuple[Source, str]:
+def open_val(files: Files, reading: Reading, world: World) -> tuple[Source, str]:
     """The validation data and the backend that reads them; see `open_datasets`."""
-    if running.backend == "synthetic":
-        num_val = max(1, running.synthetic_samples // _SYNTHETIC_VAL_SHARE)
-        return Source(synthetic_index(num_val, running.synthetic_classes)), "synthetic"
+    if reading.backend == "synthetic":
+        num_val = max(1, reading.synthetic_samples // _SYNTHETIC_VAL_SHARE)
+        return Source(synthetic_index(num_val, reading.synthetic_classes)), "synthetic"
     on_cuda = world.device.type == "cuda"
-    train_backend = choose_backend(running.backend, has_beton=files.beton is not None, on_cuda=on_cuda)
+    train_backend = choose_backend(reading.backend, has_beton=files.beton is not None, on_cuda=on_cuda)
     fallback = "auto" if train_backend == "ffcv" else train_backend
     backend = "ffcv" if files.val_beton else choose_backend(fallback, has_beton=False, on_cuda=on_cuda)
     return _open(files.val_beton, _folder(files, "val"), files.val_index, files.out, "val", world), backend

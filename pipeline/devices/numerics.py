@@ -91,13 +91,6 @@ def fixed_numerics(device: torch.device) -> Iterator[None]:
             os.environ.pop(_WORKSPACE, None)
 
 
-def teacher_precision(precision: Precision, device: torch.device) -> str:
-    """What a teacher's "auto" means on a device."""
-    if precision != "auto":
-        return precision
-    return "fp16" if device.type == "cuda" else "fp32"
-
-
 def half_dtype(precision: str) -> torch.dtype | None:
     """What autocast rounds to; None for "off" and "fp32"."""
     return _AUTOCAST.get(precision)
@@ -117,3 +110,10 @@ def _without_tf32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def teacher_precision(asked: Precision, device: torch.device) -> Precision:
+    """What "auto" means for a teacher's body on a device."""
+    if asked != "auto":
+        return asked
+    return "fp16" if device.type == "cuda" else "fp32"

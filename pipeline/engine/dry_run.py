@@ -3,18 +3,17 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 
 from pipeline.config import RunConfig
 from pipeline.core.command import Lines
-from pipeline.data.loader import Batch
-from pipeline.engine.console import RunConsole
 from pipeline.engine.distiller import describe_loss
 from pipeline.engine.notes import say_cautions
 from pipeline.engine.optim import learning_rate
-from pipeline.engine.session import Job
+from pipeline.engine.training import Training
+from pipeline.jobs.console import RunConsole
+from pipeline.jobs.open import Outcome
 from pipeline.teachers.base import Teacher
 
 _WARM_STEPS, _TIMED_STEPS = 2, 4
@@ -31,71 +30,75 @@ class _Timing:
     lag_s: float
 
 
-def dry_run(job: Job, batches: Iterator[Batch], num_own: int, teacher: Teacher | None) -> None:
+def dry_run(training: Training) -> Outcome:
     """Run a few steps on real data, then print sizes, schedule, speed, hours and memory."""
-    say_cautions(Lines(enabled=job.world.is_main), job.config, job.order, job.total_steps)
-    timing = _time_steps(job, batches, num_own)
-    if not job.world.is_main:
-        return
-    _say_if_launch_bound(job, timing)
-    config, order = job.config, job.order
-    per_epoch, total = order.steps_per_epoch, job.total_steps
+    run, world = training.run, training.world
+    config, order = run.config, run.order
+    say_cautions(Lines(enabled=world.is_main), config, order, run.total_steps)
+    timing = _time_steps(training)
+    if not world.is_main:
+        return "done"
+    _say_if_launch_bound(training, timing)
+    per_epoch, total = order.steps_per_epoch, run.total_steps
     rates = [f"{learning_rate(config.optimisation, step, per_epoch):.3g}" for step in (0, total // 2, total - 1)]
     rows = [
-        ("train images, classes", f"{len(job.data.train.index):,}, {len(job.data.train.index.classes):,}"),
-        ("val images", f"{len(job.data.val.index):,}"),
-        ("student", f"{config.student}, {_millions(job.train_step.distiller.parameters())}"),
-        ("teacher", _describe(config, teacher)),
-        ("loss", describe_loss(job.train_step.distiller.method.weights)),
-        ("ranks, micro-batches", f"{job.world.size}, {order.num_micro_batches} of {order.micro_batch} images"),
+        ("train images, classes", f"{len(run.data.train.index):,}, {len(run.data.train.index.classes):,}"),
+        ("val images", f"{len(run.data.val.index):,}"),
+        ("student", f"{config.student}, {_millions(training.step.distiller.parameters())}"),
+        ("teacher", _describe(config, training.networks.teacher)),
+        ("loss", describe_loss(training.step.distiller.method.weights)),
+        ("ranks, micro-batches", f"{world.size}, {order.num_micro_batches} of {order.micro_batch} images"),
         ("steps", f"{total:,} ({per_epoch:,} an epoch)"),
         ("learning rate", f"{rates[0]} at first, {rates[1]} half-way, {rates[2]} at last"),
         ("precision", f"student {config.numerics.amp}, teacher {config.numerics.teacher_precision}"),
-        ("backend", f"{config.running.backend}, {job.world.threads} decoder thread(s) a rank"),
+        ("backend", f"{config.running.backend}, {world.threads} decoder thread(s) a rank"),
     ]
     if timing.num_steps:
         speed = timing.num_steps * order.batch / timing.seconds
         rows.append(("speed", f"{speed:,.0f} images/s over {timing.num_steps} step(s)"))
         rows.append(("training time", f"{total * order.batch / speed / 3600:,.2f} h, evaluations not counted"))
-    if job.world.device.type == "cuda":
-        rows.append(("device memory", f"{torch.cuda.max_memory_allocated(job.world.device) / 2**30:.1f} GiB at most"))
+    if world.device.type == "cuda":
+        rows.append(("device memory", f"{torch.cuda.max_memory_allocated(world.device) / 2**30:.1f} GiB at most"))
     console = RunConsole(enabled=True, total_steps=total, first_step=0, batch=order.batch)
     console.table(f"{config.recipe}: dry run, nothing was saved", rows)
+    return "done"
 
 
-def _time_steps(job: Job, batches: Iterator[Batch], num_own: int) -> _Timing:
-    warm = min(_WARM_STEPS, job.total_steps - 1)
-    timed = min(_TIMED_STEPS, job.total_steps - warm)
-    for _ in range(warm):
-        job.train_step(list(islice(batches, num_own)))
-    _synchronise(job)
-    job.world.barrier()
-    started = time.perf_counter()
-    asked = launched = started
-    for _ in range(timed):
-        micro_batches = list(islice(batches, num_own))
-        asked = time.perf_counter()
-        job.train_step(micro_batches)
-        launched = time.perf_counter()
-    _synchronise(job)
-    done = time.perf_counter()
-    job.world.barrier()
+def _time_steps(training: Training) -> _Timing:
+    warm = min(_WARM_STEPS, training.run.total_steps - 1)
+    timed = min(_TIMED_STEPS, training.run.total_steps - warm)
+    with training.steps(0) as steps:
+        for _ in range(warm):
+            training.step(next(steps))
+        _synchronise(training)
+        training.world.barrier()
+        started = time.perf_counter()
+        asked = launched = started
+        for _ in range(timed):
+            micro_batches = next(steps)
+            asked = time.perf_counter()
+            training.step(micro_batches)
+            launched = time.perf_counter()
+        _synchronise(training)
+        done = time.perf_counter()
+        training.world.barrier()
     return _Timing(timed, time.perf_counter() - started, launched - asked, done - launched)
 
 
-def _say_if_launch_bound(job: Job, timing: _Timing) -> None:
-    if job.world.device.type == "cuda" and timing.lag_s < _SHORT_LAG * timing.launch_s:
+def _say_if_launch_bound(training: Training, timing: _Timing) -> None:
+    images = training.run.order.micro_batch
+    if training.world.device.type == "cuda" and timing.lag_s < _SHORT_LAG * timing.launch_s:
         Lines(enabled=True).warn(
             f"the device is likely to wait for the host: it has done a step {1000 * timing.lag_s:.1f} ms after it was"
-            f" launched, and launching takes {1000 * timing.launch_s:.1f} ms (micro-batches of {job.order.micro_batch}"
+            f" launched, and launching takes {1000 * timing.launch_s:.1f} ms (micro-batches of {images}"
             " images).\n"
             "Raise --batch (and --lr with it), lower --micro-batches, or try --cuda-graphs teacher or --compile."
         )
 
 
-def _synchronise(job: Job) -> None:
-    if job.world.device.type == "cuda":
-        torch.cuda.synchronize(job.world.device)
+def _synchronise(training: Training) -> None:
+    if training.world.device.type == "cuda":
+        torch.cuda.synchronize(training.world.device)
 
 
 def _describe(config: RunConfig, teacher: Teacher | None) -> str:

@@ -9,20 +9,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.config import RunConfig
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends.registry import check_backend
-from pipeline.data.index import Index
-from pipeline.data.policies.registry import get_policy
 from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
-from pipeline.methods.base import Needs, Setting
-from pipeline.methods.registry import build_method
+from pipeline.engine.resolve import Run
+from pipeline.methods.base import Setting
 from pipeline.models.measures import map_shapes, norm_values
 from pipeline.models.network import Network
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import build_network, check_spec
+from pipeline.models.zoo import build_network
 from pipeline.teachers.base import Teacher
 from pipeline.teachers.build import build_online, join_teacher, teacher_head
-from pipeline.teachers.choice import TeacherChoice
 from pipeline.teachers.preparation import Prepare, preparation
 from pipeline.teachers.runner import TeacherRunner
 
@@ -42,50 +37,25 @@ class Networks:
     teacher: Teacher | None
 
 
-def check_names(config: RunConfig) -> None:
-    """Refuse unknown names of methods, models, backends, policies and stores, and graphs without a device to run them,
-    before any data is looked at.
-
-    Raises:
-        ConfigError: with what is known; or a teacher that is missing or not needed.
-    """
-    needs = build_method(config.method, config.method_args).needs
-    if needs.teacher and config.teacher is None:
-        raise ConfigError(f"method '{config.method}' needs a teacher: give --teacher NAME@WEIGHTS")
-    for flag, value in (("--teacher", config.teacher), ("--store", config.files.store)):
-        if not needs.teacher and value is not None:
-            raise ConfigError(f"method '{config.method}' learns from labels alone: leave out {flag} {value}")
-    check_spec(parse_spec(config.student), role="student")
-    if config.teacher is not None and config.files.store is None:  # with a store it may never be run
-        check_spec(parse_spec(config.teacher), role="teacher")
-    check_backend(config.running.backend, has_beton=config.files.beton is not None)
-    if config.files.store is not None and not config.files.store.is_dir():
-        raise ConfigError(f"no such store: --store {config.files.store}. Name the folder that `precompute` filled.")
-    for policy in (config.views.policy, config.views.val_policy):
-        get_policy(policy)
-    if config.numerics.cuda_graphs != "off" and not (config.running.device != "cpu" and torch.cuda.is_available()):
-        raise ConfigError("--cuda-graphs teacher needs a CUDA device, and this run has none: leave the flag out")
-
-
-def build_networks(config: RunConfig, choice: TeacherChoice, *, index: Index, world: World) -> Networks:
+def build_networks(run: Run, world: World) -> Networks:
     """Build everything that has weights; the same on every rank, as a function of the run seed.
 
     Raises:
         ConfigError: unknown names, weights that do not fit, a teacher that is missing or not needed.
     """
-    method = build_method(config.method, config.method_args)
-    num_classes = len(index.classes)
+    config, method, index = run.config, run.names.method, run.data.train.index
     student = build_network(
-        parse_spec(config.student),
-        num_classes=num_classes,
+        run.names.student,
+        num_classes=len(index.classes),
         seed=config.optimisation.run_seed,
         taps=method.needs.student,
         role="student",
     )
     memory_format = torch.channels_last if config.numerics.channels_last else torch.contiguous_format
-    spec = None if config.teacher is None else parse_spec(config.teacher)
-    online = build_online(config, spec, choice, method.needs, num_classes, world.device)
-    method.build(_setting(config, choice, method.needs, index, student, online))
+    online = build_online(
+        config, run.names.teacher, run.choice, method.needs, num_classes=len(index.classes), device=world.device
+    )
+    method.build(_setting(run, student, online))
     module = method.student_network(student)
     numerics = StudentNumerics(world.device, config.numerics.amp, config.optimisation.label_smoothing)
     distiller = Distiller(module, method, numerics, compiled=config.numerics.compile)  # type: ignore[arg-type]
@@ -95,36 +65,29 @@ def build_networks(config: RunConfig, choice: TeacherChoice, *, index: Index, wo
     return Networks(
         distiller=distiller,
         prepare=preparation(config.views.mean, config.views.std, world.device, memory_format),
-        teacher=join_teacher(choice.stored, online, world.device),
+        teacher=join_teacher(run.choice.stored, online, world.device),
     )
 
 
-def _setting(
-    config: RunConfig,
-    choice: TeacherChoice,
-    needs: Needs,
-    index: Index,
-    student: Network,
-    online: TeacherRunner | None,
-) -> Setting:
+def _setting(run: Run, student: Network, online: TeacherRunner | None) -> Setting:
     """What the method will meet."""
-    views, micro_batches = config.views, config.optimisation.micro_batches or 1
+    index, resolution, norms = run.data.train.index, run.config.views.resolution, run.names.method.needs.norms
     # a part of the data says nothing about the other rows; only class by class do counts say which ids are whose
     contiguous = len(index) == index.num_parent and bool(np.all(np.diff(index.labels) >= 0))
     counts = np.bincount(index.labels, minlength=len(index.classes)) if contiguous else ()
-    head = teacher_head(choice.stored, online)
+    head = teacher_head(run.choice.stored, online)
     return Setting(
         student_dim=student.embedding_dim,
         num_classes=student.num_classes,
-        student_maps=map_shapes(student, views.resolution),
-        teacher_maps={} if online is None else online.map_shapes(views.resolution),
+        student_maps=map_shapes(student, resolution),
+        teacher_maps={} if online is None else online.map_shapes(resolution),
         teacher_dim=None if head is None else head[0].shape[1],
         class_counts=tuple(int(count) for count in counts),
-        micro_batch=config.optimisation.batch // micro_batches,
-        resolution=views.resolution,
+        micro_batch=run.order.micro_batch,
+        resolution=resolution,
         head=head,
-        teacher_norms={} if online is None else {tap: norm_values(online.network, tap) for tap in needs.norms},
-        seed=config.optimisation.run_seed,
+        teacher_norms={} if online is None else {tap: norm_values(online.network, tap) for tap in norms},
+        seed=run.config.optimisation.run_seed,
     )
 
 

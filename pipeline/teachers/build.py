@@ -24,6 +24,7 @@ def build_online(
     spec: ModelSpec | None,
     choice: TeacherChoice,
     needs: Needs,
+    *,
     num_classes: int,
     device: torch.device,
 ) -> TeacherRunner | None:

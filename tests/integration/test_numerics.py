@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jobs import ForkedJob, last_step, results_of, run_to_end, running, state_of
 
-from pipeline.engine.checkpoint import find_latest
+from pipeline.jobs.checkpoint import find_latest
 
 TINY = [
     "--synthetic-samples",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config import TrainImages
 from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backends.base import BackendOptions, Source
@@ -106,7 +107,8 @@ def write_view(store: Path, view: int, manifest: Manifest, codecs: tuple[Codec, 
 
 
 def run_audit(store: Path, folder: Path, **settings: Any) -> AuditReport:
-    given = {"teacher": TEACHER, "train_dir": folder, "rows": 1000, "device": "cpu", "threads": 2, **settings}
+    images = TrainImages(train_dir=folder)
+    given = {"teacher": TEACHER, "images": images, "rows": 1000, "device": "cpu", "threads": 2, **settings}
     with open_audit(store, AuditConfig(**given)) as opened:
         return opened.compare(lambda done, total: None)
 
@@ -196,7 +198,7 @@ def test_what_does_not_belong_to_the_store_is_refused_with_both_values(
     with pytest.raises(StoreError, match=r"weights of resnet18@random must be the store's(.|\n)*here:  "):
         run_audit(tmp_path / "s", photo_folder, teacher="resnet18@random")
     with pytest.raises(ConfigError, match="no train images were named"):
-        run_audit(tmp_path / "s", photo_folder, train_dir=None)
+        run_audit(tmp_path / "s", photo_folder, images=TrainImages())
     with pytest.raises(ConfigError, match="--rows must be above 0, got 0"):
         run_audit(tmp_path / "s", photo_folder, rows=0)
 
@@ -280,7 +282,7 @@ def test_a_store_without_a_complete_view_is_refused(tmp_path: Path, photo_folder
         ([], 2, "no train images were named"),
         (["--rows", "0"], 2, "--rows must be above 0, got 0"),
         (["--threads", "0"], 2, "--threads must be above 0, got 0"),
-        (["--seed", "-1"], 2, "--seed must lie in 0..2^32-1, got -1"),
+        (["--seed", "-1"], 2, "--seed must be 0 or more and below 4294967296, got -1"),
         (["--backend", "ffvc"], 2, "Did you mean 'ffcv'?"),
         (["--teacher", "resnet81@random"], 2, "unknown model 'resnet81'"),
         (["--teacher", "resnet18@random"], 1, "weights of resnet18@random must be the store's"),

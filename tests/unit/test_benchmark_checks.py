@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.checks import class_folders
+from benchmarks._shared.benchmark import class_folders
 from pipeline.core.command import run_command
 from pipeline.core.errors import DataError
 
@@ -48,8 +48,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         ("store --json THERE", "exists; nothing is overwritten"),
         ("kernels --device gpu", "cpu"),
         ("kernels --batches 0", "--batches must be above 0, got 0"),
-        ("kernels --batches 64 -1", "--batches must be above 0, got -1"),
-        ("kernels --batches", "--batches"),
+        ("kernels --batches 64 -1", "--batches must be above 0, got 64 -1"),
+        ("kernels --batches", "--batches names nothing to measure"),
+        ("kernels --losses", "--losses names nothing to measure"),
         ("kernels --classes 1", "--classes must be 2 or more, got 1"),
         ("kernels --repeats 0", "--repeats must be above 0, got 0"),
         ("kernels --losses kdd", "unknown loss to measure 'kdd'. Did you mean 'dkd'?"),
@@ -62,6 +63,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         ("epoch --data PHOTOS --student demo", "unknown model 'demo'"),
         ("step --methods kdd", "unknown method 'kdd'"),
         ("step --steps 0", "--steps must be above 0, got 0"),
+        ("epoch --data PHOTOS --seconds inf", "--seconds must be finite and above 0, got inf"),
+        ("kernel --repeats 1", "unknown benchmark 'kernel'. Did you mean 'kernels'?"),
+        ("", "name a benchmark: codecs, epoch, gpu, "),
         ("gpu --sections stak", "unknown section 'stak'. Did you mean 'stack'?"),
         ("gpu --minutes 0", "--minutes must be above 0, got 0.0"),
         ("gpu --json THERE", "exists; nothing is overwritten"),
@@ -127,15 +131,14 @@ def test_of_a_folder_with_train_and_val_train_is_taken_and_said(
     assert (report["num_classes"], report["settings"]["data"]) == (4, "data/train")
 
 
-def test_classes_that_are_called_train_or_val_stay_classes(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_classes_that_are_called_train_or_val_stay_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("train", "val", "bus"):
         (tmp_path / "vehicles" / name).mkdir(parents=True)
-    assert class_folders(tmp_path / "vehicles", said.append) == tmp_path / "vehicles"
+    assert class_folders(tmp_path / "vehicles") == tmp_path / "vehicles"
     (tmp_path / "two" / "train").mkdir(parents=True)
     (tmp_path / "two" / "val").mkdir()
     (tmp_path / "two" / "train" / "0.jpg").touch()
-    assert class_folders(tmp_path / "two", said.append) == tmp_path / "two", "images, no folders of classes"
-    assert said == []
+    assert class_folders(tmp_path / "two") == tmp_path / "two", "images, no folders of classes"
+    assert capsys.readouterr().out == ""
     with pytest.raises(DataError, match="no such folder"):
-        class_folders(tmp_path / "none", said.append)
+        class_folders(tmp_path / "none")

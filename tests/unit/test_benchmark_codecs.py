@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import kl_div
 
-from benchmarks.__main__ import codecs
-from benchmarks.codecs import CodecSettings, TeacherRows, dkd, gradient, measure_codecs, relative_error, teacher_rows
+from benchmarks._shared.benchmark import perform
+from benchmarks.codecs import Codecs
+from benchmarks.codecs.measure import LOSSES, TeacherRows, gradient, measure_codecs, relative_error, teacher_rows
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +47,15 @@ def test_dkd_is_the_authors_formula() -> None:
     generator = torch.Generator().manual_seed(1)
     student, teacher = (torch.randn(16, 10, generator=generator, dtype=torch.float64) * 3 for _ in range(2))
     labels = torch.randint(10, (16,), generator=generator)
-    for temperature in (1.0, 4.0):
-        expected = _authors_dkd(student, teacher, labels, alpha=1.0, beta=8.0, temperature=temperature)
-        found = dkd(student, teacher, labels, alpha=1.0, beta=8.0, T=temperature)
+    for name, beta, temperature in (("DKD T=1 b=.5", 0.5, 1.0), ("DKD T=4 b=8", 8.0, 4.0)):
+        expected = _authors_dkd(student, teacher, labels, alpha=1.0, beta=beta, temperature=temperature)
+        found = LOSSES[name](student, teacher, labels)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_dkd_stays_finite_where_the_others_probability_underflows() -> None:
     student = torch.zeros(1, 5, dtype=torch.float64).index_fill(1, torch.tensor([2]), 2000.0)
-    found = gradient(
-        lambda s, t, y: dkd(s, t, y, alpha=1, beta=1, T=1), student, torch.randn(1, 5).double(), torch.tensor([2])
-    )
+    found = gradient(LOSSES["DKD T=1 b=.5"], student, torch.randn(1, 5).double(), torch.tensor([2]))
     assert torch.isfinite(found).all()
 
 
@@ -66,7 +65,7 @@ def test_the_error_is_relative_to_the_exact_gradient() -> None:
 
 def test_the_teacher_looks_at_as_many_views_as_asked_for(photo_folder: Path) -> None:
     seen: list[tuple[int, int]] = []
-    settings = CodecSettings(photo_folder, "demo_teacher@random", rows=100, resolution=32, threads=1)
+    settings = Codecs(photo_folder, "demo_teacher@random", rows=100, resolution=32, threads=1)
     found = teacher_rows(settings, lambda *progress: seen.append(progress))
     assert seen[-1] == (100, 100)
     assert found.logits.shape == (100, 4)
@@ -80,7 +79,8 @@ def test_the_command_writes_figures_and_a_picture(
     photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report, picture = tmp_path / "codecs.json", tmp_path / "codecs.png"
-    codecs(photo_folder, "demo_teacher@random", report, picture, rows=20, resolution=32, threads=1)
+    files = {"json": report, "png": picture}
+    perform(Codecs(photo_folder, "demo_teacher@random", **files, rows=20, resolution=32, threads=1))
     found = json.loads(report.read_text())
     assert found["teacher_top1"] <= 100
     assert found["settings"]["data"] == f"{photo_folder.parent.name}/{photo_folder.name}"

@@ -2,9 +2,12 @@
 
 import io
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks.gpu import losses, suite
+from benchmarks._shared.benchmark import Benchmark, perform
+from benchmarks.gpu import suite
 from benchmarks.gpu.clock import covered
 from benchmarks.gpu.findings import (
     Outcome,
@@ -25,13 +29,13 @@ from benchmarks.gpu.findings import (
     run_parts,
     unproven,
 )
-from benchmarks.gpu.hand_over import compared
 from benchmarks.gpu.jobs import differing
-from benchmarks.gpu.precision import divergence_of
 from benchmarks.gpu.processes import Waiting
-from benchmarks.gpu.restart import verdict
-from benchmarks.gpu.sanitizer import judge
-from benchmarks.gpu.sections import FULL_S, SECTIONS, Section, section_called
+from benchmarks.gpu.sections import FULL_S, SECTIONS, Section, losses, section_called
+from benchmarks.gpu.sections.hand_over import compared
+from benchmarks.gpu.sections.precision import divergence_of
+from benchmarks.gpu.sections.restart import verdict
+from benchmarks.gpu.sections.sanitizer import judge
 from benchmarks.gpu.suite import Result, conclude, failures, outcomes_of, run_suite, start_section, table_of
 from benchmarks.gpu.workloads import WORKLOADS, config_of
 from pipeline.config import RunConfig, check_config
@@ -135,14 +139,14 @@ def test_a_process_that_never_began_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_a_section_runs_in_a_process_of_its_own(setting: Setting) -> None:
-    (result,) = run_suite([STACK], setting, 60 * FULL_S / STACK.limit_s, print)
+    (result,) = run_suite([STACK], setting, 60 * FULL_S / STACK.limit_s)
     assert str(torch.__version__) in result.outcomes["versions"].text
     assert result.outcomes["Triton runs"].verdict == "unproven"
     assert failures([result]) == []
 
 
 def test_a_section_without_a_file_is_a_failure_that_names_it(setting: Setting) -> None:
-    (result,) = run_suite([Section("no_such", "nothing", FULL_S)], setting, 60, print)
+    (result,) = run_suite([Section("no_such", "nothing", FULL_S)], setting, 60)
     assert failures([result]) == ["no_such: start"]
     assert result.outcomes["start"].text.startswith("ended with exit code 1: ")
 
@@ -177,23 +181,43 @@ def test_a_process_that_was_not_needed_ends_without_a_result(setting: Setting) -
     assert sorted(path.suffix for path in setting.work.iterdir()) == [".log"]
 
 
-def test_past_the_deadline_sections_are_listed_and_not_run(setting: Setting) -> None:
-    said: list[str] = []
-    results = run_suite(SECTIONS, setting, 0.0, said.append)
+def test_past_the_deadline_sections_are_listed_and_not_run(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run_suite(SECTIONS, setting, 0.0)
     assert [result.section for result in results] == list(SECTIONS)
     assert {outcome.text for result in results for outcome in result.outcomes.values()} == {"no time left"}
-    assert len(said) == len(SECTIONS)
+    assert len(capsys.readouterr().out.splitlines()) == len(SECTIONS)
 
 
 def test_the_checks_come_before_the_times_and_fit_in_eight_minutes() -> None:
     names = [section.name for section in SECTIONS]
     assert names.index("steps") > max(names.index(name) for name in ("losses", "waits", "hand_over", "restart"))
     assert FULL_S + suite._GRACE_S <= 480
-    for section in SECTIONS:
-        assert (Path(suite.__file__).parent / f"{section.name}.py").is_file()
+    assert names == [
+        *("stack", "losses", "captured", "waits", "hand_over", "precision", "restart", "teacher_graph"),
+        *("steps", "plain_loop", "price", "loaders", "ranks", "sanitizer"),
+    ]
+
+
+def test_every_section_is_imported_without_tyro() -> None:
+    """The machine with a GPU may have torch and little else."""
+    lines = ["import sys", "sys.modules['tyro'] = None", "import benchmarks.gpu.suite, benchmarks.gpu.train"]
+    lines += ["from benchmarks.gpu.sections import SECTIONS", "for section in SECTIONS: section.load()"]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=120)
 
 
 # --- report
+
+
+@dataclass(frozen=True)
+class Concluding(Benchmark):
+    """A run of one section that has ended already."""
+
+    found: dict[str, Outcome]
+
+    def run(self) -> dict[str, Any]:
+        return conclude([Result(STACK, self.found)], "a GPU", {"size": "toy"})
 
 
 def test_a_failed_check_ends_with_1_after_the_file_was_written(
@@ -201,7 +225,7 @@ def test_a_failed_check_ends_with_1_after_the_file_was_written(
 ) -> None:
     found = {"good": check(True, "fine", error=0.5), "bad": check(False, "[3] differ"), "not": unproven("no DALI")}
     with pytest.raises(RefluxError, match=r"1 failed: stack: bad\n") as error:
-        conclude([Result(STACK, found)], "a GPU", {"size": "toy"}, tmp_path / "x.json")
+        perform(Concluding(found, json=tmp_path / "x.json"))
     assert error.value.exit_code == 1
     report = json.loads((tmp_path / "x.json").read_text())
     assert report["failed"] == ["stack: bad"]
@@ -214,7 +238,7 @@ def test_a_failed_check_ends_with_1_after_the_file_was_written(
 
 def test_what_is_unproven_is_no_failure() -> None:
     found = {"good": check(True, "fine"), "not": unproven("needs 2 GPUs"), "time": measured("3 ms")}
-    conclude([Result(STACK, found)], "a GPU", {}, None)
+    perform(Concluding(found))
 
 
 def test_a_row_for_each_part_in_order() -> None:

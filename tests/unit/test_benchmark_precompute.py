@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import precompute
-from benchmarks.precompute import DecodeSettings, rows_of_passes, shared_rows
+from benchmarks._shared.benchmark import perform
+from benchmarks.precompute import Precompute
+from benchmarks.precompute.decode import rows_of_passes, shared_rows
 from pipeline.data.index import Index
 
 
 def test_both_orders_are_the_same_views_of_the_same_images(photo_index: Index) -> None:
-    settings = DecodeSettings(Path(), views=4, batch=24, images=20)
+    settings = Precompute(Path(), views=4, batch=24, images=20)
     found = [
         np.concatenate([np.column_stack((rows.ids, rows.views, rows.boxes)) for rows in requests])
         for requests in (shared_rows(photo_index, settings), rows_of_passes(photo_index, settings))
@@ -25,7 +26,8 @@ def test_both_orders_are_the_same_views_of_the_same_images(photo_index: Index) -
 
 def test_the_command_measures_what_is_asked_for(photo_folder: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    precompute(photo_folder, report, ("torchvision",), views=4, resolution=16, batch=24, threads=1, images=6, repeats=1)
+    sizes = {"views": 4, "resolution": 16, "batch": 24, "threads": 1, "images": 6, "repeats": 1}
+    perform(Precompute(photo_folder, ("torchvision",), **sizes, json=report))
     (pairs,) = json.loads(report.read_text())["pairs"]
     assert pairs["name"] == "torchvision"
     assert pairs["ratio"] == pytest.approx(pairs["a"][0] / pairs["b"][0])

@@ -7,27 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.loader import LoaderSettings, measure_loaders
-from benchmarks.pairs import alternate, format_figure
-from benchmarks.store import StoreSettings, measure_store
-from benchmarks.store_memory import measure_open
+from benchmarks._shared.pairs import alternate, format_figure
+from benchmarks.loader import Loader
+from benchmarks.loader.measure import measure_loaders
+from benchmarks.store import Store
+from benchmarks.store.measure import measure_store
+from benchmarks.store.memory import measure_open
 
 
-def test_pairs_alternate_and_take_the_median_of_ratios() -> None:
+def test_pairs_alternate_and_take_the_median_of_ratios(capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[str] = []
-    lines: list[str] = []
     figures = iter([10.0, 5.0, 4.0, 8.0, 9.0, 3.0])
 
     def measure(name: str) -> float:
         calls.append(name)
         return next(figures)
 
-    pairs = alternate("x", "u", lambda: measure("a"), lambda: measure("b"), 3, lines.append)
+    pairs = alternate("x", "u", lambda: measure("a"), lambda: measure("b"), 3)
     assert calls == ["a", "b", "b", "a", "a", "b"]
     assert pairs.a == (10.0, 8.0, 9.0)
     assert pairs.b == (5.0, 4.0, 3.0)
     assert pairs.ratio == 2.0
-    assert lines[0] == "x, pair 1 of 3: 10 and 5 u"
+    assert capsys.readouterr().out.startswith("x, pair 1 of 3: 10 and 5 u\n")
 
 
 @pytest.mark.parametrize(
@@ -37,12 +38,13 @@ def test_figures_keep_three_digits(value: float, text: str) -> None:
     assert format_figure(value) == text
 
 
-def test_a_backend_is_measured_on_the_folder_that_is_named(photo_folder: Path, tmp_path: Path) -> None:
-    settings = LoaderSettings(photo_folder, resolution=32, batch=8, threads=1, batches=2, repeats=1)
-    lines: list[str] = []
-    (pairs,) = measure_loaders(settings, ["dali"], tmp_path, lines.append) or (None,)
+def test_a_backend_is_measured_on_the_folder_that_is_named(
+    photo_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Loader(photo_folder, ("dali",), resolution=32, batch=8, threads=1, batches=2, repeats=1)
+    (pairs,) = measure_loaders(settings, tmp_path) or (None,)
     if pairs is None:
-        assert "left out" in lines[0]
+        assert "left out" in capsys.readouterr().out
         return
     assert pairs.name == "dali"
     assert min(pairs.a + pairs.b) > 0
@@ -61,8 +63,7 @@ def test_an_existing_report_and_an_unknown_backend_are_refused(photo_folder: Pat
 
 
 def test_the_store_is_measured_against_what_one_would_use_instead(tmp_path: Path) -> None:
-    settings = StoreSettings(rows=8200, shard_rows=4096, classes=16, batch=64, repeats=1)
-    figures = measure_store(settings, tmp_path, lambda _: None)
+    figures = measure_store(Store(rows=8200, shard_rows=4096, batch=64, repeats=1), tmp_path)
     warm = {pairs.name for pairs in figures.warm}
     assert {"mmap / np.memmap", "mmap, checked / h5py", "pread / h5py", "mmap / h5py, gzip"} <= warm
     assert all(pairs.name in figures.disk_bytes for pairs in figures.cold)

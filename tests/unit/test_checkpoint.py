@@ -15,8 +15,8 @@ import torch
 
 from pipeline.core.errors import CheckpointError
 from pipeline.devices.streams import host_like
-from pipeline.engine import checkpoint
-from pipeline.engine.checkpoint import (
+from pipeline.jobs import checkpoint
+from pipeline.jobs.checkpoint import (
     CHECKPOINT_VERSION,
     CheckpointWriter,
     find_latest,

@@ -6,11 +6,11 @@ import pytest
 from matplotlib.figure import Figure
 from method_cases import Case, batch_of, config_of, networks_of, terms_of
 
-from pipeline.engine import curves
-from pipeline.engine.console import RunConsole
-from pipeline.engine.curves import draw_curves
 from pipeline.engine.distiller import describe_loss, term_weights
-from pipeline.engine.journal import Journal
+from pipeline.jobs import curves
+from pipeline.jobs.console import RunConsole
+from pipeline.jobs.curves import draw_curves
+from pipeline.jobs.journal import Journal
 from pipeline.methods.base import Weights
 
 WEIGHTS = Weights(ce=1.0, kd=0.5, method=1e-4)

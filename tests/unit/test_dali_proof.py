@@ -14,7 +14,7 @@ import torch
 from stores_made import manifest
 
 from launch.recipes.registry import all_recipes
-from pipeline.config import Files, RunConfig, Running, first_difference
+from pipeline.config import Files, Reading, RunConfig, Running, first_difference
 from pipeline.core.errors import ConfigError
 from pipeline.data.backends import dali, dali_proof
 from pipeline.data.backends.base import DaliDecoding
@@ -25,7 +25,7 @@ from pipeline.data.datasets import open_datasets
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
 from pipeline.devices.world import World
-from pipeline.engine.resolve import as_begun
+from pipeline.engine.resolve import _as_begun
 from precompute import audit, setting
 from precompute.config import AuditConfig, PrecomputeConfig
 from stores.index_file import create_store
@@ -191,12 +191,12 @@ def test_the_decoder_of_a_run_is_chosen_where_dali_reads(
 @pytest.mark.parametrize("decoder", ["cpu", "mixed"])
 def test_a_run_keeps_backend_and_decoder(decoder: str) -> None:
     saved = config_of(backend="dali", dali_decoder=decoder, device="cuda")
-    now = as_begun(config_of(backend="auto"), saved, on_cuda())
+    now = _as_begun(config_of(backend="auto"), saved, on_cuda())
     assert (now.running.backend, now.running.dali_decoder) == ("dali", decoder)
     asked = config_of(backend="torchvision", dali_decoder="cpu")
-    assert as_begun(asked, saved, on_cuda()) == asked, "what is named is named"
+    assert _as_begun(asked, saved, on_cuda()) == asked, "what is named is named"
     synthetic = config_of(backend="synthetic", device="cuda")
-    assert as_begun(config_of(backend="auto"), synthetic, on_cuda()).running.backend == "auto"
+    assert _as_begun(config_of(backend="auto"), synthetic, on_cuda()).running.backend == "auto"
 
 
 def test_configurations_from_before_the_choice_go_on() -> None:
@@ -229,11 +229,11 @@ def test_a_store_is_filled_on_with_the_decoder_that_began_it(tmp_path: Path) -> 
         create_store(store, replace(manifest("dense_f16"), pixel_recipe=recipe), None)
         config = PrecomputeConfig(teacher="demo_teacher@random", store=store)
         now = setting._as_begun(config, on_cuda())
-        assert (now.backend, now.dali_decoder) == ("dali", decoding.decoder)
-        named = replace(config, backend="torchvision", dali_decoder="cpu")
+        assert (now.reading.backend, now.reading.dali_decoder) == ("dali", decoding.decoder)
+        named = replace(config, reading=Reading("torchvision", dali_decoder="cpu"))
         assert setting._as_begun(named, on_cuda()) == named
         assert setting._as_begun(config, World(0, 1, torch.device("cpu"), 1)) == config
-    assert setting._as_begun(replace(config, store=tmp_path / "none"), on_cuda()).backend == "auto"
+    assert setting._as_begun(replace(config, store=tmp_path / "none"), on_cuda()).reading.backend == "auto"
 
 
 def test_an_audit_decodes_as_the_store_was_where_it_can(photo_index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

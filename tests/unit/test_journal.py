@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine.journal import Journal, LineWriter, drop_lines_from, read_lines, read_state, write_state
+from pipeline.jobs.journal import Journal, LineWriter, drop_lines_from, read_lines
+from pipeline.jobs.state import read_state, write_state
 
 
 def test_a_restart_drops_what_will_come_again(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import Reading
 from pipeline.core.errors import ConfigError
 from precompute.__main__ import parse_config
 from precompute.config import Part, PlanConfig, PrecomputeConfig, check_config, parse_part, parse_views
@@ -21,6 +22,14 @@ FLAGS = {
     *("--threads", "--device", "--on-bad-image", "--synthetic-samples", "--synthetic-classes", "--dry-run"),
     *("--no-dry-run", "--help"),
 }
+
+
+def changed(job: PrecomputeConfig, field: str, value: object) -> PrecomputeConfig:
+    """With another value in the field, of the job or of one of its groups."""
+    if field in vars(job):
+        return replace(job, **{field: value})
+    ((name, group),) = [(name, group) for name, group in vars(job).items() if field in getattr(group, "__dict__", ())]
+    return replace(job, **{name: replace(group, **{field: value})})
 
 
 def test_views_are_a_slice() -> None:
@@ -60,7 +69,7 @@ def test_malformed_parts_are_refused(text: str) -> None:
 )
 def test_impossible_values_are_refused_by_flag(field: str, value: object, flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
-        check_config(PrecomputeConfig(teacher="resnet18@random", **{field: value}))
+        check_config(changed(PrecomputeConfig(teacher="resnet18@random"), field, value))
 
 
 def test_a_batch_need_not_divide_a_shard() -> None:
@@ -86,9 +95,9 @@ def test_a_batch_need_not_divide_a_shard() -> None:
     ],
 )
 def test_unknown_names_are_refused_without_data(field: str, value: object, words: str) -> None:
-    job = PrecomputeConfig(teacher="resnet18@random", backend="torchvision")
+    job = PrecomputeConfig("resnet18@random", reading=Reading("torchvision"))
     with pytest.raises(ConfigError) as refusal:
-        check_names(replace(job, **{field: value}))
+        check_names(changed(job, field, value))
     assert words in str(refusal.value)
     assert str(2**30) not in str(refusal.value), "nobody asked for so many classes"
 
@@ -96,12 +105,12 @@ def test_unknown_names_are_refused_without_data(field: str, value: object, words
 def test_a_backend_that_is_not_installed_is_refused_without_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.data.backends.registry.missing", lambda name: f"{name}: pip install {name}")
     with pytest.raises(ConfigError, match="pip install dali"):
-        check_names(PrecomputeConfig(teacher="resnet18@random", backend="dali"))
+        check_names(PrecomputeConfig("resnet18@random", reading=Reading("dali")))
 
 
 @pytest.mark.parametrize("teacher", ["resnet18@IMAGENET1K_V1", "resnet50@IMAGENET1K_V2", "demo_teacher@random"])
 def test_known_names_pass(teacher: str) -> None:
-    check_names(PrecomputeConfig(teacher=teacher, keep="dense_f16,topk:20", backend="synthetic"))
+    check_names(PrecomputeConfig(teacher, keep="dense_f16,topk:20", reading=Reading("synthetic")))
 
 
 def test_command_lines() -> None:
@@ -123,6 +132,6 @@ def test_help_names_the_flags_without_torch(command: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     shown = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", done.stdout))
-    shown -= {"--nproc"} if command else {"--nproc", "--epochs"}  # in the examples
+    shown -= {"--nproc"} if command else {"--nproc", "--epochs", "--rows"}  # in the examples
     more = {"--epochs", "--probe-batches"} if command else set()
     assert shown == FLAGS | more, "flags are an interface: scripts break when one goes or changes its name"

@@ -13,16 +13,14 @@ from pipeline.data.backends.base import Source
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.datasets import Datasets
 from pipeline.devices.world import World
-from pipeline.engine.resolve import resolve
-from pipeline.teachers.choice import TeacherChoice
+from pipeline.engine.resolve import resolve_names, resolve_values
 
-SOURCE = Source(synthetic_index(8, 2))
+SOURCE = Source(synthetic_index(1024, 2))
 DATA = Datasets(SOURCE, SOURCE, "synthetic", "synthetic")
 
 
 def resolved(config: RunConfig, *, size: int, saved: RunConfig | None = None, device: str = "cpu") -> RunConfig:
-    choice = TeacherChoice("online", None, config.teacher, config.views.num_views)
-    return resolve(config, saved, DATA, choice, World(0, size, torch.device(device), 1))
+    return resolve_values(config, resolve_names(config), DATA, World(0, size, torch.device(device), 1), saved).config
 
 
 def config_of(**optimisation: object) -> RunConfig:

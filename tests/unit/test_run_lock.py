@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine import run_lock
-from pipeline.engine.run_lock import LOCK_FILE, RunLock
+from pipeline.jobs import lock as run_lock
+from pipeline.jobs.lock import LOCK_FILE, RunLock
 
 _HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.engine.run_lock import RunLock
+from pipeline.jobs.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 lock.take()
 print("taken", flush=True)

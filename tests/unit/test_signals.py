@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.engine.signals import StopRequest
+from pipeline.jobs.signals import StopRequest
 
 NUMBERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -34,7 +34,7 @@ def test_a_signal_raises_the_flag_and_nothing_else(number: signal.Signals) -> No
 def test_a_second_interrupt_ends_at_once() -> None:
     program = (
         "import os, signal, time\n"
-        "from pipeline.engine.signals import StopRequest\n"
+        "from pipeline.jobs.signals import StopRequest\n"
         "stop = StopRequest(); stop.install()\n"
         "os.kill(os.getpid(), signal.SIGINT); print('first', stop.name, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGINT); print('second')\n"
@@ -48,7 +48,7 @@ def test_a_worker_hears_of_its_agents_death() -> None:
     """The agent dies by a signal that it does not pass on; the worker's flag rises."""
     worker = (
         "import time\n"
-        "from pipeline.engine.signals import StopRequest\n"
+        "from pipeline.jobs.signals import StopRequest\n"
         "stop = StopRequest(); stop.install(); print('ready', flush=True)\n"
         "for _ in range(1000):\n"
         "    if stop.raised: print(stop.name, flush=True); break\n"

@@ -28,8 +28,8 @@ from pipeline.data.order import MicroBatch
 from pipeline.data.plan import Plan, PlanRows
 from pipeline.data.policies.registry import get_policy
 from pipeline.devices import streams
-from pipeline.engine.checkpoint import CheckpointWriter, find_latest
 from pipeline.engine.step import LateMetrics
+from pipeline.jobs.checkpoint import CheckpointWriter, find_latest
 
 SEEDS = range(16)
 SIDE, BATCH, BATCHES = 4, 3, 8

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from pipeline.config import Running
+from pipeline.config import Reading
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
@@ -38,9 +38,9 @@ class DaliDecoding:
     hw_load: float = 0.0
 
     @classmethod
-    def of(cls, running: Running) -> "DaliDecoding":
+    def of(cls, reading: Reading) -> "DaliDecoding":
         """Of a resolved configuration; "auto" is left only where DALI is not used."""
-        return cls("mixed" if running.dali_decoder == "mixed" else "cpu", running.dali_hw_decoder_load)
+        return cls("mixed" if reading.dali_decoder == "mixed" else "cpu", reading.dali_hw_decoder_load)
 
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> "DaliDecoding | None":

@@ -1,0 +1,1 @@
+"""What several benchmarks need; a file beside this folder is a benchmark."""
