@@ -29,16 +29,22 @@ from pipeline.devices.world import World, start_world
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from pipeline.teachers.rebuild import check_same, rebuild
-from pipeline.teachers.recompute import allowed_divergence, recompute
+from pipeline.teachers.recompute import allowed_divergence, recipe_of, recompute
 from pipeline.teachers.runner import TeacherRunner
-from precompute.comparison import CodecFigures, compare_keys, compare_logits, join_figures, read_stored
+from precompute.comparison import (
+    CodecFigures,
+    beyond_bounds,
+    compare_keys,
+    compare_logits,
+    join_figures,
+    read_stored,
+)
 from precompute.config import AuditConfig
-from precompute.foreign_pixels import ONE_OF_MANY, compare_diverging, in_doubt
+from precompute.foreign_pixels import ONE_OF_MANY, in_doubt, too_divergent
 from stores.index_file import read_head
 from stores.manifest import Manifest
 from stores.problems import Problem, end_with
 from stores.reader import StoreReader, open_store
-from stores.records import PixelRecipe
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,26 @@ class Audit:
         Raises:
             StoreError: the store cannot be read.
         """
-        return _compare(self.reader, self.rows, self.index, self.backend, self.teacher, on_progress)
+        reader, here = self.reader, recipe_of(self.backend)
+        manifest, codecs, head = reader.manifest, reader.codecs, read_head(reader.path)
+        is_foreign = here != manifest.pixel_recipe
+        limits = tuple(allowed_divergence(manifest, [codec.id]) for codec in codecs) if is_foreign else ()
+        figures: list[list[CodecFigures]] = [[] for _ in codecs]
+        sizes, keys, logits = list[int](), list[Problem](), list[Problem]()
+        for now in recompute(manifest, self.rows, self.index, self.backend, self.teacher):
+            stored = read_stored(reader, now.views, now.ids)
+            keys += compare_keys(reader, stored, now)
+            for place, codec in enumerate(codecs):
+                found = compare_logits(reader, codec, head, stored, now)
+                figures[place].append(found.figures)
+                far = too_divergent(reader, now, found, limits[place]) if limits else beyond_bounds(reader, now, found)
+                logits += far
+            sizes.append(len(now.ids))
+            on_progress(sum(sizes), len(self.rows[1]))
+        joined = tuple(join_figures(parts, sizes) for parts in figures)
+        if is_foreign:
+            logits = in_doubt(reader, here, joined, limits, logits)
+        return AuditReport(sum(sizes), joined, keys + logits, limits)
 
 
 def audit(store: Path, settings: AuditConfig) -> None:
@@ -137,10 +162,7 @@ def open_audit(store: Path, settings: AuditConfig) -> Iterator[Audit]:
     world = start_world(settings.device, settings.threads)
     fix_numerics(world.device)
     with tempfile.TemporaryDirectory() as folder:
-        manifest = reader.manifest
-        teacher = rebuild(
-            manifest.teacher, num_classes=len(manifest.classes), device=world.device, name=settings.teacher
-        )
+        teacher = rebuild(reader.manifest, world.device, name=settings.teacher)
         source, name = open_train(*_data(settings, backend, reader.manifest, Path(folder)), world)
         check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
         decoding = _decoding(settings, reader.manifest, source.index, world) if name == "dali" else DaliDecoding()
@@ -178,10 +200,8 @@ def _data(settings: AuditConfig, backend: str, manifest: Manifest, folder: Path)
 
 def _decoding(settings: AuditConfig, manifest: Manifest, index: Index, world: World) -> DaliDecoding:
     """How DALI decodes here: as the store's pixels were where nothing else is asked, and there is a device."""
-    recorded, decoder = (
-        DaliDecoding.from_recipe(manifest.pixel_recipe.to_json()) or DaliDecoding(),
-        settings.dali_decoder,
-    )
+    recorded = DaliDecoding.from_recipe(manifest.pixel_recipe.to_json()) or DaliDecoding()
+    decoder = settings.dali_decoder
     if decoder == "auto" and world.device.type == "cuda":
         decoder = recorded.decoder
     reading = Reading(dali_decoder=decoder, dali_hw_decoder_load=recorded.hw_load)
@@ -194,7 +214,7 @@ def _open_backend(
     teacher = manifest.teacher
     options = BackendOptions(teacher.resolution, world.threads, teacher.batch, str(world.device), dali=decoding)
     backend = open_backend(name, source, options)
-    here = PixelRecipe.from_json(backend.pixel_recipe())
+    here = recipe_of(backend)
     if settings.backend == "auto" and not here.same_but_decoder(manifest.pixel_recipe):
         backend.close()
         raise StoreError(
@@ -214,33 +234,3 @@ def draw_rows(reader: StoreReader, *, num_rows: int, seed: int) -> tuple[np.ndar
     counts = {views[place]: min(int(share), per_view) for place, share in zip(drawn, shares, strict=True)}
     ids = [np.sort(permutation(per_view, seed, view)[: counts[view]]) for view in views]
     return np.repeat(views, [len(part) for part in ids]).astype(np.int64), np.concatenate(ids)
-
-
-def _compare(
-    reader: StoreReader,
-    rows: tuple[np.ndarray, np.ndarray],
-    index: Index,
-    backend: Backend,
-    teacher: TeacherRunner,
-    on_progress: OnProgress,
-) -> AuditReport:
-    here = PixelRecipe.from_json(backend.pixel_recipe())
-    is_other = here != reader.manifest.pixel_recipe
-    allowed = tuple(allowed_divergence(reader.manifest, [codec.id]) for codec in reader.codecs) if is_other else ()
-    head, figures, sizes, keys, logits = read_head(reader.path), [], [], [], []
-    for now in recompute(reader.manifest, rows, index, backend, teacher):
-        stored = read_stored(reader, now.views, now.ids)
-        keys += compare_keys(reader.path, reader, stored, now)
-        if is_other:
-            limits = zip(reader.codecs, allowed, strict=True)
-            compared = [compare_diverging(reader, codec, head, stored, now, limit) for codec, limit in limits]
-        else:
-            compared = [compare_logits(reader.path, reader, codec, head, stored, now) for codec in reader.codecs]
-        figures.append([figure for figure, _ in compared])
-        logits += [problem for _, found in compared for problem in found]
-        sizes.append(len(now.ids))
-        on_progress(sum(sizes), len(rows[1]))
-    joined = tuple(join_figures(parts, sizes) for parts in zip(*figures, strict=True))
-    if is_other:
-        logits = in_doubt(reader, here, joined, allowed, logits)
-    return AuditReport(len(rows[1]), joined, keys + logits, allowed)

@@ -4,16 +4,10 @@ Another decoder moves every logit, those of unlikely classes most, so that no bo
 wrong from one that is not. The divergence does, within what training allows such pixels.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
-
 from pipeline.teachers.recompute import Recomputed
-from precompute.comparison import CodecFigures, compare_logits, join_figures
-from stores.codecs.base import Codec
-from stores.index_file import Head
-from stores.layout import ShardKey, shard_keys
+from precompute.comparison import CodecFigures, Compared, bad_rows
 from stores.problems import Problem
 from stores.reader import StoreReader
 from stores.records import PixelRecipe
@@ -21,22 +15,12 @@ from stores.records import PixelRecipe
 ONE_OF_MANY = 100.0  # one row's divergence over the mean of many: few images change much where most hardly do
 
 
-def compare_diverging(
-    reader: StoreReader, codec: Codec, head: Head | None, stored: dict[str, np.ndarray], now: Recomputed, limit: float
-) -> tuple[CodecFigures, list[Problem]]:
-    """Logits from one codec's fields: a row may diverge a hundred times as far as the mean of all rows, `limit`."""
-    each = []
-    for row in range(len(now.ids)):
-        part = slice(row, row + 1)
-        columns = {name: column[part] for name, column in stored.items()}
-        each.append(compare_logits(reader.path, reader, codec, head, columns, _part(now, part))[0])
-    figures, most = join_figures(each, [1] * len(each)), ONE_OF_MANY * limit
-    is_far = np.array([not one.kl_max <= most for one in each])  # NaN is far
-    message = f"{codec.id}: logits are not the teacher's, KL up to {figures.kl_max:.3g} where {most:.3g} is allowed"
-    found = [
-        Problem(key.path(reader.path), message, view=key.view, ids=ids) for key, ids in _by_shard(reader, now, is_far)
-    ]
-    return figures, found
+def too_divergent(reader: StoreReader, now: Recomputed, found: Compared, limit: float) -> list[Problem]:
+    """Rows of one codec that diverge more than a hundred times as far as the mean of all rows may, `limit`."""
+    most = ONE_OF_MANY * limit
+    apart = f"KL up to {found.figures.kl_max:.3g} where {most:.3g} is allowed"
+    message = f"{found.figures.codec}: logits are not the teacher's, {apart}"
+    return bad_rows(reader, now, ~(found.divergences <= most), message)  # NaN is far
 
 
 def in_doubt(
@@ -69,18 +53,3 @@ def in_doubt(
     )
     first, others = [*means, *problems][:1], [*means, *problems][1:]
     return [note, *(replace(one, message=one.message + doubt) for one in first), *others]
-
-
-def _part(now: Recomputed, part: slice) -> Recomputed:
-    return Recomputed(now.views[part], now.ids[part], now.labels[part], now.plan_crcs[part], now.logits[part])
-
-
-def _by_shard(
-    reader: StoreReader, now: Recomputed, is_chosen: np.ndarray
-) -> Iterator[tuple[ShardKey, tuple[int, ...]]]:
-    for view in np.unique(now.views[is_chosen]).tolist():
-        ids = np.sort(now.ids[is_chosen & (now.views == view)])
-        for key in shard_keys(view, reader.manifest.num_rows, reader.manifest.shard_rows):
-            inside = ids[(ids >= key.start) & (ids < key.stop)]
-            if len(inside):
-                yield key, tuple(inside.tolist())

@@ -24,6 +24,7 @@ from pipeline.models.network import Network
 from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import check_spec
 from pipeline.teachers.rebuild import WEIGHTS_SEED, build_teacher, run_as_recorded
+from pipeline.teachers.recompute import recipe_of
 from pipeline.teachers.runner import TeacherRunner
 from precompute.config import PrecomputeConfig
 from stores.codecs.base import Codec
@@ -32,7 +33,7 @@ from stores.difference import first_difference
 from stores.index_file import read_manifest
 from stores.layout import STORE_FILE, VIEWS_FOLDER
 from stores.manifest import Manifest
-from stores.records import PixelRecipe, TeacherRecord
+from stores.records import TeacherRecord
 
 _ANY_WIDTH = 1 << 30
 
@@ -202,7 +203,7 @@ def _draft(
         policy=get_policy(config.pixels.policy).to_json(),
         plan_seed=config.pixels.plan_seed,
         plan_version=PLAN_VERSION,
-        pixel_recipe=PixelRecipe.from_json(backend.pixel_recipe()),
+        pixel_recipe=recipe_of(backend),
         teacher=teacher,
         codecs=tuple(codec.to_json() for codec in codecs),
         shard_rows=config.shard_rows,

@@ -1,7 +1,7 @@
 """What a manifest says of teacher, pixels and measurements: a frozen record for each, never a dictionary by key.
 
 A record is read once from JSON and written back to the same JSON: entries that this version does not know stay in
-`others`, and those that a store does not have (`lacking`) are read as their defaults, or None, and stay away.
+`others`, and those that a store does not have are read as their defaults (`lacking`) or None, and stay away.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ class Record:
 
     Attributes:
         others: entries that have no field here, as they stand.
-        lacking: fields that the JSON does not have.
+        lacking: fields that the JSON does not have, and that have a default.
     """
 
     _objects: ClassVar[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = MappingProxyType({})
@@ -36,10 +36,11 @@ class Record:
             raise StoreError(f"this entry of a manifest must be a JSON object ({', '.join(cls._names())}): {entries!r}")
         given = {name: _read(entries.get(name), cls._objects.get(name)) for name in cls._names()}
         found = {name: value for name, value in given.items() if value is not None}
-        return cls(
-            **{**dict.fromkeys(cls._needed()), **found},
+        blank = cls(**{**dict.fromkeys(cls._needed()), **found})
+        return replace(
+            blank,
             others={name: value for name, value in entries.items() if name not in found},
-            lacking=frozenset(given) - set(found),
+            lacking=frozenset(name for name in given if name not in found and getattr(blank, name) is not None),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -110,7 +111,7 @@ class TeacherRecord(Record):
         Raises:
             StoreError: names what the store does not say.
         """
-        absent = [name for name in self._needed() if name in self.lacking]
+        absent = [name for name in self._needed() if getattr(self, name) is None]
         if absent:
             raise StoreError(
                 f"a store must say how its teacher was run, and this one's manifest lacks {', '.join(absent)}:"

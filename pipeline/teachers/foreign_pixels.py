@@ -6,7 +6,6 @@ May a run use its rows all the same? Measured by the teacher itself, on a few ro
 from contextlib import closing
 
 import numpy as np
-import torch
 
 from pipeline.config import RunConfig
 from pipeline.core.errors import ConfigError, RefluxError, StoreError
@@ -17,10 +16,8 @@ from pipeline.devices.numerics import fixed_numerics
 from pipeline.devices.world import World
 from pipeline.teachers.choice import StoredViews
 from pipeline.teachers.rebuild import rebuild
-from pipeline.teachers.recompute import Recomputed, allowed_divergence, divergence, recompute
-from pipeline.teachers.runner import TeacherRunner
+from pipeline.teachers.recompute import Recomputed, allowed_divergence, divergence, recipe_of, recompute
 from pipeline.teachers.stored import check_keys
-from stores.records import PixelRecipe
 
 _NUM_ROWS = 64
 
@@ -35,7 +32,7 @@ def check_pixels(config: RunConfig, stored: StoredViews, source: Source, loader:
         StoreError: the divergence is too great; the message has the figure.
         ConfigError: it cannot be measured here, since the store's teacher cannot be run.
     """
-    recorded, own = stored.reader.manifest.pixel_recipe, PixelRecipe.from_json(loader.backend.pixel_recipe())
+    recorded, own = stored.reader.manifest.pixel_recipe, recipe_of(loader.backend)
     limit = config.teaching.max_divergence
     if limit is None:
         limit = allowed_divergence(stored.reader.manifest, [codec.id for codec in stored.codecs])
@@ -44,7 +41,7 @@ def check_pixels(config: RunConfig, stored: StoredViews, source: Source, loader:
 
     def measure() -> None:
         with fixed_numerics(world.device):
-            found = float(np.mean(_divergences(config, stored, source, world)))
+            found = _mean_divergence(config, stored, source, world)
         sides = f"  store: {recorded}\n  run:   {own}"
         if not found <= limit:  # nor NaN
             raise StoreError(
@@ -57,38 +54,41 @@ def check_pixels(config: RunConfig, stored: StoredViews, source: Source, loader:
     world.main_first(measure)
 
 
-def _divergences(config: RunConfig, stored: StoredViews, source: Source, world: World) -> np.ndarray:
-    """Of rows spread evenly over the data set, of one view."""
-    manifest, teacher = stored.reader.manifest, _teacher(config, stored, world.device)
+def _mean_divergence(config: RunConfig, stored: StoredViews, source: Source, world: World) -> float:
+    """Over rows of one view, spread evenly over the data set."""
+    manifest = stored.reader.manifest
+    try:
+        teacher = rebuild(manifest, world.device)
+    except RefluxError as error:
+        raise _cannot_measure(config, error) from error
     count = min(_NUM_ROWS, len(source.index))
     ids = source.index.ids[np.arange(count) * len(source.index) // count]
     options = BackendOptions(
         manifest.teacher.resolution,
         world.threads,
-        teacher.batch or count,
+        manifest.teacher.batch,
         str(world.device),
         dali=DaliDecoding.of(config.running),
     )
     rows = np.full(count, min(stored.views)), ids
     with closing(open_backend(config.running.backend, source, options)) as backend:
-        parts = recompute(manifest, rows, source.index, backend, teacher)
-        return np.concatenate([_compared(stored, now) for now in parts])
+        try:
+            parts = list(recompute(manifest, rows, source.index, backend, teacher))
+        except RuntimeError as error:  # no memory for the store's batches, no compiler for its kernels
+            raise _cannot_measure(config, error) from error
+    return float(np.mean(np.concatenate([_divergences(stored, now) for now in parts])))
 
 
-def _compared(stored: StoredViews, now: Recomputed) -> np.ndarray:
+def _divergences(stored: StoredViews, now: Recomputed) -> np.ndarray:
     view = int(now.views[0])
     columns = stored.reader.gather(view, now.ids, fields=())
     check_keys(stored.reader, view, now.ids, columns, labels=now.labels, plan_crcs=now.plan_crcs)
     return divergence(now.logits, stored.logits(view, now.ids))
 
 
-def _teacher(config: RunConfig, stored: StoredViews, device: torch.device) -> TeacherRunner:
-    manifest = stored.reader.manifest
-    try:
-        return rebuild(manifest.teacher, num_classes=len(manifest.classes), device=device)
-    except RefluxError as error:
-        raise ConfigError(
-            f"the store's pixels were made in another way than --backend {config.running.backend} makes them, and what"
-            f" that changes\ncannot be measured, since its teacher cannot be run here: {error}\n"
-            "Train with the store's backend, or accept the difference unmeasured with --max-divergence inf."
-        ) from error
+def _cannot_measure(config: RunConfig, reason: Exception) -> ConfigError:
+    return ConfigError(
+        f"the store's pixels were made in another way than --backend {config.running.backend} makes them, and what that"
+        f" changes\ncannot be measured, since its teacher cannot be run here: {reason}\n"
+        "Train with the store's backend, or accept the difference unmeasured with --max-divergence inf."
+    )

@@ -9,6 +9,7 @@ from pipeline.models.weights import fingerprint_of_weights
 from pipeline.models.zoo import build_network
 from pipeline.teachers.preparation import preparation
 from pipeline.teachers.runner import TeacherRunner
+from stores.manifest import Manifest
 from stores.records import TeacherRecord
 
 WEIGHTS_SEED = 0  # of NAME@random, the default --run-seed of training runs
@@ -43,12 +44,11 @@ def run_as_recorded(network: Network, record: TeacherRecord, device: torch.devic
     )
 
 
-def rebuild(record: TeacherRecord, *, num_classes: int, device: torch.device, name: str | None = None) -> TeacherRunner:
-    """The recorded teacher, ready to compute rows again.
+def rebuild(manifest: Manifest, device: torch.device, *, name: str | None = None) -> TeacherRunner:
+    """The teacher of a store, ready to compute rows again.
 
     Args:
-        record: of the store's manifest.
-        num_classes: of the store.
+        manifest: the store's.
         device: where it runs.
         name: what it is called here, such as a file that was moved.
 
@@ -56,8 +56,9 @@ def rebuild(record: TeacherRecord, *, num_classes: int, device: torch.device, na
         ConfigError: it cannot be built here.
         StoreError: other weights (both are shown), or a record that lacks something.
     """
-    name = name or record.whole().name
-    network, weights_sha256 = build_teacher(name, num_classes=num_classes, seed=record.seed)
+    record = manifest.teacher.whole()
+    name = name or record.name
+    network, weights_sha256 = build_teacher(name, num_classes=len(manifest.classes), seed=record.seed)
     check_same(f"weights of {name}", record.weights_sha256, weights_sha256)
     return run_as_recorded(network, record, device)
 

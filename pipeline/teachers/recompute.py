@@ -17,6 +17,7 @@ from pipeline.data.policies.registry import from_json
 from pipeline.devices.streams import to_device
 from pipeline.teachers.runner import TeacherRunner
 from stores.manifest import Manifest
+from stores.records import PixelRecipe
 
 # Nats of mean KL that no student can tell from nothing: a trained one is 1e-2 and more away from its teacher, a
 # thousand times as much. Measured figures alone would not do: in float32 on a CPU the noise floor is 0, and the better
@@ -42,6 +43,11 @@ class Recomputed:
     labels: np.ndarray
     plan_crcs: np.ndarray
     logits: np.ndarray
+
+
+def recipe_of(backend: Backend) -> PixelRecipe:
+    """How a backend makes pixels, to compare with a store's."""
+    return PixelRecipe.from_json(backend.pixel_recipe())
 
 
 def recompute(

@@ -1,5 +1,6 @@
 """What a precision means to the libraries' switches, and that a frozen teacher's rounding changes no output."""
 
+import os
 import types
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torch.nn.utils import weight_norm
 
-from pipeline.devices.numerics import fix_compiler, running_in, set_kernels
+from pipeline.devices.numerics import fix_compiler, fixed_numerics, running_in, set_kernels
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 from pipeline.teachers.runner import TeacherRunner
@@ -85,6 +86,27 @@ def test_a_torch_without_the_field_is_left_without_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch._inductor, "config", older)
     fix_compiler()
     assert not vars(older), "torch 2.9's configuration raises AttributeError for names that it does not know"
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_block_in_a_stores_numerics_leaves_the_runs_own_behind_it(deterministic: bool) -> None:
+    def found() -> list[object]:
+        process = (
+            torch.get_deterministic_debug_mode(),
+            torch.get_num_threads(),
+            os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        )
+        return [*process, *(getattr(place, name) for place, name in SWITCHES)]
+
+    set_kernels(deterministic=deterministic, precision="bf16")
+    before = found()
+    with pytest.raises(ValueError, match="broken off"), fixed_numerics(CPU):
+        assert torch.backends.cudnn.deterministic
+        assert torch.is_deterministic_algorithms_warn_only_enabled(), "a run refuses what a store warns of"
+        assert (torch.backends.cudnn.allow_tf32, torch.get_num_threads()) == (False, 1)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        raise ValueError("broken off")
+    assert found() == before
 
 
 class Standardised(nn.Conv2d):
