@@ -6,11 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline.core.atomic import publish
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend
 from pipeline.data.index import Index, load_index
 from pipeline.data.plan import Plan, PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.jobs.journal import read_lines
 
 _VIEWS = 7

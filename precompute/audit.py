@@ -17,8 +17,7 @@ from pipeline.config import Files, Reading
 from pipeline.core.command import Lines, OnProgress, progress
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.core.fields import check_numbers
-from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, missing, open_backend
 from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.index import Index
@@ -26,8 +25,7 @@ from pipeline.data.order import permutation
 from pipeline.data.plan import PLAN_VERSION
 from pipeline.devices.numerics import fix_numerics
 from pipeline.devices.world import World, start_world
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import check_spec
+from pipeline.models.spec import resolve_model
 from pipeline.teachers.rebuild import check_same, rebuild
 from pipeline.teachers.recompute import allowed_divergence, recipe_of, recompute
 from pipeline.teachers.runner import TeacherRunner
@@ -172,7 +170,7 @@ def open_audit(store: Path, settings: AuditConfig) -> Iterator[Audit]:
 
 def _check_settings(settings: AuditConfig) -> None:
     check_numbers(settings)
-    check_spec(parse_spec(settings.teacher), role="teacher")
+    resolve_model(settings.teacher, role="teacher")
     reason = None if settings.backend == "auto" else missing(settings.backend)
     if reason is not None:
         raise ConfigError(reason)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.teachers.recompute import FLOORS, Recomputed, divergence
-from stores.codecs.base import Codec
+from stores.codec import Codec
 from stores.index_file import Head
 from stores.layout import shard_keys
 from stores.outputs import as_logits, decode

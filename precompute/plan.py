@@ -18,8 +18,8 @@ from precompute.report import format_bytes, format_duration, say
 from precompute.setting import Setting, check_names, open_setting
 from precompute.speed import Speeds, measure_speeds
 from precompute.units import find_work
-from stores.codecs.base import Codec
-from stores.codecs.registry import codec_ids, parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import codec_ids, parse_codecs
 
 _BYTES_BESIDES = 12  # label, plan_crc and row_crc of a row
 

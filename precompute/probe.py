@@ -10,20 +10,19 @@ from torch import Tensor
 
 from pipeline.core.command import progress
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends.base import BackendOptions, DaliDecoding
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, DaliDecoding, open_backend
 from pipeline.data.datasets import open_val
 from pipeline.data.index import check_same_classes
 from pipeline.data.loader import Loader
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.devices.world import AgreedFlag
 from pipeline.engine.evaluate import Accuracy, evaluate
 from pipeline.models.outputs import Outputs
 from precompute.config import PrecomputeConfig
 from precompute.requests import view_request
 from precompute.setting import Setting
-from stores.codecs.base import Codec
+from stores.codec import Codec
 from stores.outputs import as_logits
 from stores.records import CodecCost, NoiseFloor
 

@@ -11,24 +11,22 @@ from typing import Any
 import torch
 
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Source
-from pipeline.data.backends.registry import check_backend, open_backend
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, check_backend, open_backend
 from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.devices.numerics import fix_numerics, teacher_precision
 from pipeline.devices.world import World
 from pipeline.models.network import Network
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import check_spec
+from pipeline.models.spec import resolve_model
 from pipeline.teachers.rebuild import WEIGHTS_SEED, build_teacher, run_as_recorded
 from pipeline.teachers.recompute import recipe_of
 from pipeline.teachers.runner import TeacherRunner
 from precompute.config import PrecomputeConfig
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 from stores.difference import first_difference
 from stores.index_file import read_manifest
 from stores.layout import STORE_FILE, VIEWS_FOLDER
@@ -79,7 +77,7 @@ def check_names(config: PrecomputeConfig) -> None:
     Raises:
         ConfigError: with what is known.
     """
-    check_spec(parse_spec(config.teacher), role="teacher")
+    resolve_model(config.teacher, role="teacher")
     get_policy(config.pixels.policy)
     check_backend(config.reading.backend, has_beton=config.images.beton is not None)
     _check_keep(config.keep)

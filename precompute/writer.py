@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.core.errors import StoreError
 from pipeline.data.plan import PlanRows
-from stores.codecs.base import Codec
+from stores.codec import Codec
 from stores.layout import ShardKey
 from stores.manifest import Manifest
 from stores.shard import ShardWriter

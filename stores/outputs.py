@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.errors import StoreError
-from stores.codecs.base import Codec
+from stores.codec import Codec
 from stores.codecs.topk import TopK
 from stores.file_system import StoreIO
 from stores.index_file import Head, read_head

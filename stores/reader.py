@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.core.errors import StoreError, StoreRowError
 from stores.checksum import row_crcs
-from stores.codecs.base import Codec, Field
-from stores.codecs.registry import codec_from_json
+from stores.codec import Codec, Field
+from stores.codec_registry import codec_from_json
 from stores.file_system import StoreIO, is_local
 from stores.index_file import list_shards, read_manifest
 from stores.joined_map import can_join

@@ -21,7 +21,7 @@ from pipeline.core.atomic import fsync_path, rename_if_new
 from pipeline.core.errors import StoreError
 from pipeline.core.hdf5 import read_text
 from stores.checksum import row_crcs
-from stores.codecs.base import Field
+from stores.codec import Field
 from stores.layout import ShardKey, parse_shard
 from stores.manifest import STORE_VERSION, Manifest
 from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC, SHARD_KIND, Place, create_shard_file, shard_columns

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from pipeline.core.hdf5 import HDF5_VERSION, write_text
-from stores.codecs.base import Field
+from stores.codec import Field
 from stores.layout import ShardKey
 from stores.manifest import STORE_VERSION, Manifest
 

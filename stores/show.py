@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import StoreError
-from stores.codecs.registry import codec_from_json
+from stores.codec_registry import codec_from_json
 from stores.index_file import list_shards, read_manifest
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest

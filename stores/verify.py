@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.core.errors import StoreError
 from stores.checksum import row_crcs
-from stores.codecs.base import Field
+from stores.codec import Field
 from stores.index_file import list_shards, read_manifest
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 
 from pipeline.core.errors import StoreError
-from stores.codecs.base import Field
-from stores.codecs.registry import codec_from_json
+from stores.codec import Field
+from stores.codec_registry import codec_from_json
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
 from stores.shard import check_shard, read_shard

@@ -1,7 +1,10 @@
 """Data that tests share: small generated folders, and the real samples where they are present."""
 
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -27,6 +30,23 @@ def imagenet_sample() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real JPEGs here: {folder} is missing (set REFLUX_TEST_DATA)")
     return folder
+
+
+@pytest.fixture
+def add_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[ModuleType, str, str], None]]:
+    """Puts one more file into a folder of parts, for as long as a test runs: `add_part(package, name, text)`."""
+    added = []
+
+    def add(package: ModuleType, name: str, text: str) -> None:
+        folder = tmp_path / package.__name__
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.py").write_text(text)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+        added.append(f"{package.__name__}.{name}")
+
+    yield add
+    for name in added:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")

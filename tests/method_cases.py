@@ -11,7 +11,7 @@ import torch
 
 from launch.recipes.registry import all_recipes
 from pipeline.config import Files, RunConfig
-from pipeline.data.backends.base import Source
+from pipeline.data.backend import Source
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.datasets import Datasets
 from pipeline.data.index import Index

@@ -9,13 +9,12 @@ import torch
 
 from benchmarks._shared.imagenet import POLICY
 from benchmarks._shared.pairs import say
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, missing, open_backend
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch, Fetch, Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan, PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 
 WHOLE = 65500  # longest side of a copy that holds the bytes of the originals
 

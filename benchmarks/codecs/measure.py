@@ -23,21 +23,19 @@ from benchmarks._shared.imagenet import SAMPLES
 from benchmarks._shared.pixels import plan_rows
 from benchmarks.codecs import Codecs
 from pipeline.core.cpu import usable_cpus
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.data.scan import scan_folder
 from pipeline.kernels import dkd
 from pipeline.kernels.kl import kl
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import check_spec
+from pipeline.models.spec import resolve_model
 from pipeline.teachers.preparation import preparation
 from pipeline.teachers.rebuild import build_teacher
 from pipeline.teachers.runner import TeacherRunner
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 
 _BATCH = 64
 _STUDENT_SEED = 0
@@ -106,7 +104,7 @@ def check_teacher(settings: Codecs) -> None:
     Raises:
         ConfigError: with the nearest known name.
     """
-    check_spec(parse_spec(settings.teacher), role="teacher")
+    resolve_model(settings.teacher, role="teacher")
     get_policy(settings.policy)
 
 

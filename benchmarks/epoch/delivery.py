@@ -13,7 +13,7 @@ from benchmarks._shared.imagenet import CLASSES
 from benchmarks._shared.pixels import endless_batches, plan_rows
 from benchmarks._shared.process import drop_page_cache
 from benchmarks._shared.stores import manifest_of, write_shard
-from pipeline.data.backends.base import BackendOptions, Source
+from pipeline.data.backend import BackendOptions, Source
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION

@@ -19,8 +19,7 @@ from benchmarks._shared.training import one_rank, open_training
 from benchmarks.epoch import Epoch
 from pipeline.config import Files, Optimisation, Pixels, Reading, RunConfig, Running, Teaching, Views
 from pipeline.core.errors import RefluxError
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import check_spec
+from pipeline.models.spec import resolve_model
 from precompute.config import PrecomputeConfig
 from precompute.setting import check_names
 
@@ -33,7 +32,7 @@ def check_settings(settings: Epoch) -> None:
     """
     job = PrecomputeConfig(settings.teacher, pixels=Pixels(POLICY), reading=Reading(settings.backend))
     check_names(job)
-    check_spec(parse_spec(settings.student), role="student")
+    resolve_model(settings.student, role="student")
 
 
 def measure_epochs(settings: Epoch, work: Path) -> list[Pairs]:

@@ -20,8 +20,7 @@ from benchmarks._shared.pixels import backend_of, installed, plan_rows, source_o
 from benchmarks.loader import BACKENDS, Loader
 from pipeline.core.cpu import usable_cpus
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, missing, open_backend
 from pipeline.data.index import Index
 from pipeline.data.order import permutation
 from pipeline.data.plan import PlanRows

@@ -15,12 +15,12 @@ from benchmarks._shared.imagenet import CLASSES, POLICY, SAMPLES
 from benchmarks._shared.pairs import seconds_of
 from benchmarks._shared.pixels import endless_batches
 from benchmarks._shared.process import own
-from pipeline.data.backends.base import BackendOptions, Source
+from pipeline.data.backend import BackendOptions, Source
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index, load_index
 from pipeline.data.order import permutation
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 
 
 def measure_metadata() -> dict[str, float]:

@@ -14,8 +14,7 @@ from benchmarks._shared.pairs import Pairs, alternate, seconds_of
 from benchmarks._shared.pixels import WHOLE, backend_of, plan_rows, source_of
 from benchmarks.precompute import Precompute
 from pipeline.core.cpu import usable_cpus
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 from pipeline.data.scan import scan_folder

@@ -26,8 +26,7 @@ from pipeline.devices.numerics import running_in
 from pipeline.engine.step import build_train_step
 from pipeline.methods.registry import method_names
 from pipeline.models.outputs import Outputs
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import check_spec
+from pipeline.models.spec import resolve_model
 from pipeline.teachers.base import Teacher
 
 _PER_CLASS = 1000  # samples
@@ -56,8 +55,8 @@ def check_settings(settings: Step) -> None:
         ConfigError: with the nearest known name.
     """
     check_names("method", settings.methods, [*method_names(), *_FORMS])
-    check_spec(parse_spec(settings.student), role="student")
-    check_spec(parse_spec(f"{settings.teacher}@random"), role="teacher")
+    resolve_model(settings.student, role="student")
+    resolve_model(f"{settings.teacher}@random", role="teacher")
 
 
 def measure_steps(settings: Step) -> list[StepFigures]:

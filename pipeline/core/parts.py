@@ -15,8 +15,14 @@ def names(package: ModuleType) -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
 
 
-def load(package: ModuleType, kind: str, name: str, *, known: list[str]) -> ModuleType:
-    """Import module `name` of `package`, or refuse the name, listing `known` and the nearest of them."""
+def load(package: ModuleType, kind: str, name: str, *, known: list[str] | None = None) -> ModuleType:
+    """Import module `name` of `package`, or refuse the name, listing `known` (all names) and the nearest of them."""
+    known = names(package) if known is None else known
     if name not in known:
         raise unknown_name(kind, name, known)
     return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def load_all(package: ModuleType) -> dict[str, ModuleType]:
+    """Every part by its name."""
+    return {name: importlib.import_module(f"{package.__name__}.{name}") for name in names(package)}

@@ -4,8 +4,8 @@ import os
 
 from pipeline.config import DaliDecoder, Reading
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends import dali_proof
-from pipeline.data.backends.base import DaliDecoding
+from pipeline.data import dali_proof
+from pipeline.data.backend import DaliDecoding
 from pipeline.data.index import Index
 from pipeline.devices.world import World
 

@@ -8,8 +8,7 @@ import numpy as np
 from pipeline.config import DaliDecoder, Files, Reading, RunConfig
 from pipeline.core.command import progress
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.data.backends.base import Source
-from pipeline.data.backends.registry import choose_backend
+from pipeline.data.backend import Source, choose_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.beton import read_beton_index
 from pipeline.data.beton_writer import write_beton

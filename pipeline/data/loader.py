@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from pipeline.data.backends.base import Backend, Pixels
+from pipeline.data.backend import Backend, Pixels
 from pipeline.data.index import Index
 from pipeline.data.order import MicroBatch, Order
 from pipeline.data.plan import Plan, PlanRows, views_of_epoch

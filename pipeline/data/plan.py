@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.core.rng import check_seed
-from pipeline.data.policies.base import Policy
+from pipeline.data.policy import Policy
 
 PLAN_VERSION = 1  # raise it when any drawn number changes: stores of another version are refused
 

@@ -49,7 +49,6 @@ def build_networks(run: Run, world: World) -> Networks:
         num_classes=len(index.classes),
         seed=config.optimisation.run_seed,
         taps=method.needs.student,
-        role="student",
     )
     memory_format = torch.channels_last if config.numerics.channels_last else torch.contiguous_format
     online = build_online(

@@ -11,19 +11,17 @@ import torch
 from pipeline.config import Amp, Optimisation, RunConfig, check_config, check_divides
 from pipeline.core.command import said_once
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends.registry import check_backend
+from pipeline.data.backend import check_backend
 from pipeline.data.datasets import Datasets, open_datasets
 from pipeline.data.order import Order
-from pipeline.data.policies.base import Policy
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import Policy, get_policy
 from pipeline.devices.numerics import teacher_precision
 from pipeline.devices.world import World
 from pipeline.jobs.open import Job
 from pipeline.jobs.run_folder import is_same_run, read_saved_config
 from pipeline.methods.base import Method
 from pipeline.methods.registry import build_method
-from pipeline.models.spec import ModelSpec, parse_spec
-from pipeline.models.zoo import check_spec
+from pipeline.models.spec import ModelSpec, parse_spec, resolve_model
 from pipeline.teachers.choice import TeacherChoice, choose_teacher
 
 
@@ -116,10 +114,10 @@ def resolve_names(config: RunConfig) -> Names:
     for flag, value in (("--teacher", config.teacher), ("--store", named_store)):
         if not method.needs.teacher and value is not None:
             raise ConfigError(f"method '{config.method}' learns from labels alone: leave out {flag} {value}")
-    student, teacher = parse_spec(config.student), None if config.teacher is None else parse_spec(config.teacher)
-    check_spec(student, role="student")
+    student = resolve_model(config.student, role="student")
+    teacher = None if config.teacher is None else parse_spec(config.teacher, role="teacher")
     if teacher is not None and named_store is None:  # with a store it may never be run
-        check_spec(teacher, role="teacher")
+        teacher.check()
     check_backend(config.running.backend, has_beton=config.files.beton is not None)
     _check_store(named_store)
     policy, val_policy = get_policy(config.views.policy), get_policy(config.views.val_policy)

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.config import Optimisation, RunConfig
 from pipeline.core.errors import ConfigError, RefluxError
 from pipeline.core.rng import Stream, derive_seed
-from pipeline.data.backends.base import GRAY
+from pipeline.data.backend import GRAY
 from pipeline.data.loader import Batch
 from pipeline.data.order import Order
 from pipeline.devices.device_rng import seed_generators

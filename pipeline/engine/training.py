@@ -5,8 +5,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
-from pipeline.data.backends.base import BackendOptions, DaliDecoding
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, DaliDecoding, open_backend
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.plan import Plan
 from pipeline.devices.numerics import set_kernels

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import ConfigError
-from pipeline.models.families import tap_points
 from pipeline.models.head import Float32Linear, install_head, install_pooling
 from pipeline.models.outputs import Outputs
+from pipeline.models.stages import tap_points
 from pipeline.models.taps import Recorder, TapPoint, choose
 
 EMBEDDING = "embedding"

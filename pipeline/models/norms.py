@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from torch import nn
 
 from pipeline.core.errors import ConfigError
-from pipeline.models.families import tap_points
 from pipeline.models.network import Network
+from pipeline.models.stages import tap_points
 
 _SHORTCUTS = ("downsample", "shortcut", "proj")
 

@@ -1,10 +1,8 @@
-"""Weights from a file or from torchvision, fitted into a network or refused with both sides shown."""
+"""Weights from a file, and any weights fitted into a network or refused with both sides shown."""
 
 import hashlib
-import http.client
 import pickle
 import re
-import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
-from pipeline.core.errors import ConfigError, unknown_name
+from pipeline.core.errors import ConfigError
 
 State = Mapping[str, Tensor]
 
@@ -49,32 +46,6 @@ def read_state(path: Path) -> State:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise ConfigError(f"weights file {path} cannot be read by torch.load: {error}") from error
     return _unwrap(content, path)
-
-
-def check_published(name: str, weights: str) -> None:
-    """Refuse a name of weights that torchvision does not publish for the model.
-
-    Raises:
-        ConfigError: with the nearest known name.
-    """
-    known = models.get_model_weights(name).__members__
-    if weights not in known:
-        raise unknown_name(f"weights of {name}", weights, [*known, "random", "FILE"])
-
-
-def published_state(name: str, weights: str, *, num_classes: int) -> State:
-    """Published weights of torchvision, from its cache or from the net.
-
-    Raises:
-        ConfigError: unknown weights, weights for another number of classes, or a download that failed.
-    """
-    check_published(name, weights)
-    chosen = models.get_model_weights(name)[weights]
-    check_classes(f"{name}@{weights}", len(chosen.meta["categories"]), num_classes)
-    try:
-        return chosen.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise download_failed(f"{name}@{weights}", chosen.url, error) from error
 
 
 def fingerprint_of_weights(model: nn.Module) -> str:

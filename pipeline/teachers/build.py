@@ -41,7 +41,6 @@ def build_online(
         num_classes=num_classes,
         seed=config.optimisation.run_seed,
         taps=needs.teacher - OUTPUTS,
-        role="teacher",
     )
     if choice.stored is not None:
         _check_same_weights(str(config.teacher), network, choice.stored)

@@ -8,7 +8,7 @@ from pipeline.core.command import Lines
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION
-from pipeline.data.policies.base import Policy
+from pipeline.data.policy import Policy
 from pipeline.devices.world import World
 from pipeline.methods.base import Method
 from stores.manifest import Manifest

@@ -9,8 +9,7 @@ import numpy as np
 
 from pipeline.config import RunConfig
 from pipeline.core.errors import ConfigError, RefluxError, StoreError
-from pipeline.data.backends.base import BackendOptions, DaliDecoding, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, DaliDecoding, Source, open_backend
 from pipeline.data.loader import Loader
 from pipeline.devices.numerics import fixed_numerics
 from pipeline.devices.world import World

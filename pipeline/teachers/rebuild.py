@@ -21,7 +21,7 @@ def build_teacher(name: str, *, num_classes: int, seed: int = WEIGHTS_SEED) -> t
     Raises:
         ConfigError: unknown name, weights that do not fit, no linear classifier.
     """
-    network = build_network(parse_spec(name), num_classes=num_classes, seed=seed, role="teacher")
+    network = build_network(parse_spec(name, role="teacher"), num_classes=num_classes, seed=seed)
     return network, fingerprint_of_weights(network.model)
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data.backends.base import Backend
+from pipeline.data.backend import Backend
 from pipeline.data.index import Index
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import from_json
+from pipeline.data.policy import from_json
 from pipeline.devices.streams import to_device
 from pipeline.teachers.runner import TeacherRunner
 from stores.manifest import Manifest

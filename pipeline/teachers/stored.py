@@ -11,7 +11,7 @@ from pipeline.data.loader import Batch, Request
 from pipeline.models.outputs import Outputs
 from pipeline.teachers.base import Teacher
 from pipeline.teachers.staging import ViewStager
-from stores.codecs.base import Codec, Field
+from stores.codec import Codec, Field
 from stores.reader import StoreReader
 
 _SHOWN_IDS = 8

@@ -1,1 +1,1 @@
-"""One file per codec; `registry` knows them by the id that stands on disk."""
+"""One file per codec; `stores.codec_registry` knows them by the id that stands on disk."""

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stores.codecs.base import Codec, Field, Source
-from stores.codecs.checks import check_rows, check_width
-from stores.codecs.float16 import GREATEST, rounding_bound
+from stores.codec import Codec, Field, Source
+from stores.codecs._shared.checks import check_rows, check_width
+from stores.codecs._shared.float16 import GREATEST, rounding_bound
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from stores.codecs.affine import GREATEST, AffineRows, affine_bound, decode_affine, encode_affine
-from stores.codecs.base import Codec, Field, Source
-from stores.codecs.checks import check_rows, check_width
+from stores.codec import Codec, Field, Source
+from stores.codecs._shared.affine import GREATEST, AffineRows, affine_bound, decode_affine, encode_affine
+from stores.codecs._shared.checks import check_rows, check_width
 
 
 @dataclass(frozen=True)

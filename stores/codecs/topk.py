@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.core.errors import StoreError
-from stores.codecs.base import Codec, Field, Source
-from stores.codecs.checks import check_rows
-from stores.codecs.float16 import GREATEST, rounding_bound
+from stores.codec import Codec, Field, Source
+from stores.codecs._shared.checks import check_rows
+from stores.codecs._shared.float16 import GREATEST, rounding_bound
 
 DEFAULT_K = 20
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

@@ -15,12 +15,11 @@ import pytest
 import torch
 
 from pipeline.core.errors import BadImageError
-from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Source, missing, open_backend
 from pipeline.data.index import Index
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan, PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.data.scan import scan_folder
 
 RESOLUTION = 48

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.core.errors import StoreError
-from stores.codecs.base import Codec
-from stores.codecs.registry import codec_from_json, codec_ids, parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import codec_from_json, codec_ids, parse_codecs
 
 WIDTHS = (2, 3, 16, 100, 1000, 32_767, 32_768, 50_000)
 SHAPES_OF_ROWS = ("normal", "constant", "ties", "tiny", "confident", "relu", "zeros", "mixed")

@@ -11,7 +11,7 @@ from method_cases import ALONE, Case, batch_of, config_of, networks_of, terms_of
 from pipeline.engine.networks import Networks
 from pipeline.models.outputs import Outputs
 from pipeline.teachers.stored import StoredTeacher
-from stores.codecs.base import Codec
+from stores.codec import Codec
 from stores.codecs.dense_f16 import DenseF16
 from stores.codecs.embedding_f16 import EmbeddingF16
 

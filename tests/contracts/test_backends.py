@@ -2,15 +2,22 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import pytest
 from backend_contract import BackendContract
 
-from pipeline.data.backends.base import Source
-from pipeline.data.backends.registry import backend_names
+from pipeline.core.errors import ConfigError
+from pipeline.data import backends
+from pipeline.data.backend import BackendOptions, Source, backend_names, choose_backend, open_backend
+from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.beton import open_beton, read_beton_index
 from pipeline.data.beton_writer import write_beton
 from pipeline.data.index import Index
+from pipeline.data.plan import Plan
+from pipeline.data.policy import get_policy
 
 
 class TestTorchvision(BackendContract):
@@ -67,13 +74,64 @@ def test_every_backend_is_held_to_the_contract() -> None:
     assert held == set(backend_names()), "write a subclass of BackendContract here for each backend"
 
 
+PLAIN_GRAY = """
+import torch
+
+from pipeline.data.backend import Backend, Pixels
+
+READS = "files"
+
+
+def availability():
+    return None
+
+
+def preference(on_cuda):
+    return 3 if on_cuda else 0
+
+
+def open_backend(source, options):
+    return PlainGray(options.resolution)
+
+
+class PlainGray(Backend):
+    def __init__(self, side):
+        self.side = side
+
+    def stream(self, requests):
+        return (Pixels(torch.full((len(rows), self.side, self.side, 3), 128, dtype=torch.uint8)) for rows in requests)
+
+    def pixel_recipe(self):
+        return {"backend": "plain_gray"}
+
+    def close(self):
+        pass
+"""
+
+
+def test_a_backend_is_one_file_and_says_when_auto_takes_it(add_part: Callable[..., None]) -> None:
+    usual = choose_backend("auto", has_beton=False)
+    add_part(backends, "plain_gray", PLAIN_GRAY)
+    assert "plain_gray" in backend_names()
+    assert choose_backend("auto", has_beton=False, on_cuda=True) == "plain_gray"
+    assert choose_backend("auto", has_beton=False) == usual
+    with pytest.raises(ConfigError, match="read by the ffcv backend, not by 'plain_gray'"):
+        choose_backend("plain_gray", has_beton=True)
+    index = synthetic_index(4, 2)
+    with closing(open_backend("plain_gray", Source(index), BackendOptions(8, 1, 4))) as backend:
+        (pixels,) = backend.stream(
+            [Plan(get_policy("imagenet_train"), 0).rows(index.ids, index.ids * 0, index.widths, index.heights)]
+        )
+    assert pixels.images.shape == (4, 8, 8, 3)
+
+
 def test_dali_asked_for_and_not_installed_names_the_pip_line() -> None:
     program = """
 import sys
 sys.modules["nvidia.dali"] = None  # importing it fails, as where it is not installed
 from pipeline.core.errors import MissingPackageError
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import choose_backend, missing, open_backend
+from pipeline.data.backend import BackendOptions, Source
+from pipeline.data.backend import choose_backend, missing, open_backend
 from pipeline.data.backends.synthetic import synthetic_index
 assert missing("dali").endswith("pip install nvidia-dali-cuda130")
 assert choose_backend("auto", has_beton=False) == "torchvision"

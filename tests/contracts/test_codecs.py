@@ -12,12 +12,12 @@ from codec_contract import CodecContract
 
 from pipeline.core.errors import StoreError
 from stores import codecs
+from stores.codec import Codec
+from stores.codec_registry import codec_from_json, codec_ids, parse_codecs
 from stores.codecs.affine_u8 import AffineU8
-from stores.codecs.base import Codec
 from stores.codecs.dense_f16 import DenseF16
 from stores.codecs.embedding_f16 import EmbeddingF16
 from stores.codecs.embedding_u8 import EmbeddingU8
-from stores.codecs.registry import codec_from_json, codec_ids, parse_codecs
 from stores.codecs.topk import TopK
 
 

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import convnext, densenet, efficientnet, mobilenetv3, regnet, resnet, vgg
 
-from pipeline.models.demo import demo_student, demo_teacher
-from pipeline.models.families import tap_points
-from pipeline.models.mobilenet_v1 import mobilenet_v1
+from pipeline.models.families.demo import demo_student, demo_teacher
+from pipeline.models.families.mobilenet_v1 import mobilenet_v1
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
-from pipeline.models.spec import REFLUX_NETWORKS
-from pipeline.models.zoo import model_names
+from pipeline.models.sources import torchvision
+from pipeline.models.stages import tap_points
 
 CLASSES, SIDE = 7, 64
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -183,7 +182,7 @@ def test_gradients_flow_through_every_tap(network: Network, outputs: Outputs) ->
 
 
 # RegNets compute their widths with tensors, which the meta device cannot
-@pytest.mark.parametrize("name", [n for n in model_names() if n not in REFLUX_NETWORKS and not n.startswith("regnet")])
+@pytest.mark.parametrize("name", sorted(n for n in torchvision.SOURCE.names() if not n.startswith("regnet")))
 def test_every_torchvision_model_is_understood(name: str) -> None:
     with torch.device("meta"):
         model = models.get_model(name, weights=None, num_classes=CLASSES)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stores.codecs.registry import codec_from_json, codec_ids, parse_codecs
+from stores.codec_registry import codec_from_json, codec_ids, parse_codecs
 
 FROZEN = Path(__file__).with_name("codec_bytes.json")
 _CODECS = "dense_f16,affine_u8,topk:3,embedding_f16,embedding_u8"

@@ -14,7 +14,7 @@ import pytest
 from pipeline.core.rng import Stream, counters, derive_seed, philox
 from pipeline.data.order import permutation
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policies.registry import get_policy, policy_names
+from pipeline.data.policy import get_policy, policy_names
 
 FILE = Path(__file__).with_name("plan_numbers.json")
 WHAT_IT_MEANS = (

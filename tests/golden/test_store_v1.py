@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from stores.codecs.base import Codec
-from stores.codecs.registry import codec_ids, parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import codec_ids, parse_codecs
 from stores.index_file import create_store, read_head, write_index
 from stores.layout import shard_keys
 from stores.manifest import Manifest

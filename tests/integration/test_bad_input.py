@@ -26,7 +26,7 @@ from jobs import (
 from launch.imagenet import main, parse_config
 from launch.recipes.registry import all_recipes
 from pipeline.core.errors import CheckpointError, ConfigError, DataError, RefluxError
-from pipeline.data.backends.registry import backend_names
+from pipeline.data.backend import backend_names
 from pipeline.data.scan import scan_folder
 from pipeline.fit import fit
 
@@ -459,6 +459,6 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 def teacher_of_classes(count: int, path: Path) -> None:
-    from pipeline.models.demo import demo_teacher
+    from pipeline.models.families.demo import demo_teacher
 
     torch.save(demo_teacher(num_classes=count).state_dict(), path)

@@ -28,11 +28,10 @@ from precompute_jobs import (
     write_teacher,
 )
 
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.data.scan import scan_folder
 from pipeline.teachers.preparation import preparation
 from pipeline.teachers.rebuild import build_teacher

@@ -15,13 +15,12 @@ from torch import nn
 from pipeline.config import Files, Running
 from pipeline.core.errors import ConfigError, RefluxError
 from pipeline.data import datasets
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.devices.world import AgreedFlag, World
 from pipeline.engine.evaluate import evaluate
 from pipeline.models.network import Network

@@ -13,7 +13,7 @@ from null_device import cover
 from pipeline.config import RunConfig
 from pipeline.methods.base import Method
 from pipeline.methods.registry import build_method
-from stores.codecs.registry import codec_ids, parse_codecs
+from stores.codec_registry import codec_ids, parse_codecs
 
 WARM_UP = 4  # steps after which cuDNN has chosen, torch's pools are filled and Triton has compiled
 STEPS = WARM_UP + 5

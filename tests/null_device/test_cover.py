@@ -3,7 +3,7 @@
 from null_device import cover
 from null_device.cases import METHODS, codec_of, factors, is_allowed, pairwise_cases
 from pipeline.methods.registry import method_names
-from stores.codecs.registry import codec_ids
+from stores.codec_registry import codec_ids
 
 
 def test_every_allowed_pair_is_in_a_row() -> None:

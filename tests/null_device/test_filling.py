@@ -6,7 +6,7 @@ import pytest
 
 from null_device.checks import faults
 from null_device.workers import Worker
-from stores.codecs.registry import codec_ids
+from stores.codec_registry import codec_ids
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -10,7 +10,7 @@ from typing import Any
 
 from null_device.cases import Case
 from null_device.device import REPOSITORY, environment
-from stores.codecs.registry import codec_ids
+from stores.codec_registry import codec_ids
 
 
 class Worker:

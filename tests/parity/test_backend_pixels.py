@@ -11,14 +11,13 @@ from conftest import write_photo
 from PIL import Image
 from torchvision.models import resnet18
 
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.dali_proof import TOLERANCE, pixel_distance
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, missing, open_backend
 from pipeline.data.beton import read_beton_index
 from pipeline.data.beton_writer import write_beton
+from pipeline.data.dali_proof import TOLERANCE, pixel_distance
 from pipeline.data.index import Index
 from pipeline.data.plan import Plan, PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.data.scan import scan_folder
 
 RESOLUTION = 128

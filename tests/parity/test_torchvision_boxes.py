@@ -8,9 +8,8 @@ import torch
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop as Torchvision
 
-from pipeline.data.policies.base import Policy
-from pipeline.data.policies.random_resized_crop import RandomResizedCrop
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policies._shared.random_resized_crop import RandomResizedCrop
+from pipeline.data.policy import Policy, get_policy
 
 NAMES = ("imagenet_train", "imagenet_dali_simkd")
 SIZES = [(500, 375), (333, 500), (96, 96), (1200, 60), (40, 900), (1, 300), (300, 1), (2, 2)]  # width, height

@@ -8,7 +8,7 @@ from vector_tools import check, leaf, tensor
 
 from pipeline.methods.ofd import OFD, margins
 from pipeline.methods.reviewkd import ReviewKD, context_loss
-from pipeline.models.mobilenet_v1 import mobilenet_v1
+from pipeline.models.families.mobilenet_v1 import mobilenet_v1
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.data.plan import Plan, crc32_rows
-from pipeline.data.policies.base import Policy
-from pipeline.data.policies.centre_crop import CentreCrop
-from pipeline.data.policies.random_resized_crop import RandomResizedCrop
-from pipeline.data.policies.registry import from_json
+from pipeline.data.policies._shared.centre_crop import CentreCrop
+from pipeline.data.policies._shared.random_resized_crop import RandomResizedCrop
+from pipeline.data.policy import Policy, from_json
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIDES = st.integers(1, 20_000)

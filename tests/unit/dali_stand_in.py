@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from stream_simulator import DeviceTensor, Memory, Simulator, Stream, Ticket
 
-from pipeline.data.backends.base import BackendOptions
+from pipeline.data.backend import BackendOptions
 
 
 def pixels_of(sample_id: int, side: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stores.codecs.base import Codec
+from stores.codec import Codec
 from stores.codecs.dense_f16 import DenseF16
 from stores.index_file import create_store, write_index
 from stores.layout import ShardKey, shard_keys

@@ -7,8 +7,8 @@ import numpy as np
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policies.registry import get_policy
-from stores.codecs.registry import codec_from_json, parse_codecs
+from pipeline.data.policy import get_policy
+from stores.codec_registry import codec_from_json, parse_codecs
 from stores.index_file import create_store
 from stores.layout import shard_keys
 from stores.manifest import Manifest

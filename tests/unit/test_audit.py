@@ -13,19 +13,18 @@ import torch
 from pipeline.config import TrainImages
 from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, missing, open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.devices.numerics import fixed_numerics
 from pipeline.teachers.rebuild import build_teacher, run_as_recorded
 from pipeline.teachers.recompute import NEGLIGIBLE, allowed_divergence
 from precompute.__main__ import main
 from precompute.audit import AuditReport, open_audit
 from precompute.config import AuditConfig
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 from stores.index_file import create_store, write_index
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest

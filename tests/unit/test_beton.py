@@ -14,14 +14,14 @@ from PIL import Image
 
 from pipeline.core.errors import BadImageError, ConfigError, DataError
 from pipeline.data import beton as format_of
+from pipeline.data.backend import BackendOptions, Source
 from pipeline.data.backends import ffcv as backend
-from pipeline.data.backends.base import BackendOptions, Source
 from pipeline.data.backends.torchvision import read_rgb
 from pipeline.data.beton import HEADER, JPEG, RAW, Beton, availability, ffcv_module, open_beton, read_beton_index
 from pipeline.data.beton_writer import copy_size, write_beton
 from pipeline.data.index import Index
 from pipeline.data.plan import Plan, PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.data.scan import scan_folder
 
 pytestmark = pytest.mark.skipif(availability() is not None, reason=str(availability()))

@@ -16,11 +16,11 @@ from stores_made import manifest
 from launch.recipes.registry import all_recipes
 from pipeline.config import Files, Reading, RunConfig, Running, first_difference
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends import dali, dali_proof
-from pipeline.data.backends.base import DaliDecoding
-from pipeline.data.backends.dali_proof import CHILD, prove, some_images
-from pipeline.data.backends.registry import choose_backend, missing
+from pipeline.data import dali_proof
+from pipeline.data.backend import DaliDecoding, choose_backend, missing
+from pipeline.data.backends import dali
 from pipeline.data.dali_decoder import choose_decoder
+from pipeline.data.dali_proof import CHILD, prove, some_images
 from pipeline.data.datasets import open_datasets
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
@@ -49,7 +49,7 @@ def stream(self, requests):
     {line}
     return real(self, requests)
 dali.DaliBackend.stream = stream
-runpy.run_module("pipeline.data.backends.dali_proof", run_name="__main__", alter_sys=True)
+runpy.run_module("pipeline.data.dali_proof", run_name="__main__", alter_sys=True)
 """
     return [sys.executable, "-c", program]
 
@@ -160,7 +160,7 @@ def test_auto_takes_dali_on_cuda_only_in_a_proven_version(monkeypatch: pytest.Mo
     assert choose_backend("auto", has_beton=True, on_cuda=True) == "ffcv"
     if missing("dali") is None:
         assert choose_backend("auto", has_beton=False) == "dali"
-        monkeypatch.setattr(dali, "PROVEN_ON_CUDA", (dali._version,))
+        monkeypatch.setattr(dali, "PROVEN_ON_CUDA", (dali._dali().__version__,))
         assert choose_backend("auto", has_beton=False, on_cuda=True) == "dali"
 
 

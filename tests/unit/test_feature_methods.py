@@ -19,7 +19,7 @@ from pipeline.methods.registry import build_method
 from pipeline.methods.reviewkd import ReviewKD
 from pipeline.methods.semckd import SemCKD
 from pipeline.methods.simkd import SimKD, restore
-from pipeline.models.demo import demo_student, demo_teacher
+from pipeline.models.families.demo import demo_student, demo_teacher
 from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs

@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import choose_backend, open_backend
+from pipeline.data.backend import BackendOptions, Source, choose_backend, open_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
 from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.teachers.preparation import preparation
 
 CPU = torch.device("cpu")

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import ConfigError, MissingPackageError
+from pipeline.models import families, sources
 from pipeline.models.head import Float32Linear
 from pipeline.models.network import Network
-from pipeline.models.spec import ModelSpec, parse_spec
-from pipeline.models.zoo import build_network, model_names
+from pipeline.models.sources import file, reflux, timm, torchvision
+from pipeline.models.spec import ModelSpec, Role, model_names, parse_spec, resolve_model
+from pipeline.models.zoo import build_network
 
 USER_FILE = """
 import torch
@@ -49,19 +52,19 @@ def user_file(tmp_path: Path) -> Path:
     return path
 
 
-def build(text: str, *, classes: int = 5, seed: int = 1, role: str = "student") -> Network:
-    return build_network(parse_spec(text), num_classes=classes, seed=seed, role=role)
+def build(text: str, *, classes: int = 5, seed: int = 1, role: Role = "student") -> Network:
+    return build_network(resolve_model(text, role=role), num_classes=classes, seed=seed)
 
 
 @pytest.mark.parametrize(
     ("text", "spec"),
     [
-        ("resnet18", ModelSpec("torchvision", "resnet18", None)),
-        ("resnet34@IMAGENET1K_V1", ModelSpec("torchvision", "resnet34", "IMAGENET1K_V1")),
-        ("resnet34@/a@b/r34.pth", ModelSpec("torchvision", "resnet34", "/a@b/r34.pth")),
-        ("mobilenet_v1@random", ModelSpec("reflux", "mobilenet_v1", "random")),
-        ("timm:resnet50@a1_in1k", ModelSpec("timm", "resnet50", "a1_in1k")),
-        ("a@b/nets.py:make@w.pt", ModelSpec("file", "a@b/nets.py:make", "w.pt")),
+        ("resnet18", ModelSpec(torchvision.SOURCE, "resnet18", None)),
+        ("resnet34@IMAGENET1K_V1", ModelSpec(torchvision.SOURCE, "resnet34", "IMAGENET1K_V1")),
+        ("resnet34@/a@b/r34.pth", ModelSpec(torchvision.SOURCE, "resnet34", "/a@b/r34.pth")),
+        ("mobilenet_v1@random", ModelSpec(reflux.SOURCE, "mobilenet_v1", "random")),
+        ("timm:resnet50@a1_in1k", ModelSpec(timm.SOURCE, "resnet50", "a1_in1k")),
+        ("a@b/nets.py:make@w.pt", ModelSpec(file.SOURCE, "a@b/nets.py:make", "w.pt")),
     ],
 )
 def test_a_spec_is_read_and_written_back(text: str, spec: ModelSpec) -> None:
@@ -104,6 +107,13 @@ def test_unknown_names_are_refused(text: str, message: str) -> None:
         build(text)
 
 
+def test_a_name_is_refused_when_it_is_checked_since_a_stored_teacher_is_not() -> None:
+    stored = parse_spec("resnet19@IMAGENET1K_V1", role="teacher")
+    assert str(stored) == "resnet19@IMAGENET1K_V1"
+    with pytest.raises(ConfigError, match="unknown model 'resnet19'"):
+        stored.check()
+
+
 def test_a_teacher_names_its_weights_and_a_student_need_not() -> None:
     with pytest.raises(ConfigError, match="Write --teacher resnet34@IMAGENET1K_V1"):
         build("resnet34", role="teacher")
@@ -143,6 +153,73 @@ def test_mobilenet_v1_has_the_references_keys() -> None:
 def test_known_names_hold_what_can_be_built() -> None:
     assert {"resnet34", "mobilenet_v1", "demo_teacher", "vit_b_16"} <= set(model_names())
     assert not {"squeezenet1_0", "inception_v3"} & set(model_names())
+
+
+OWN_FAMILY = """
+from torch import nn
+
+
+def own_net(*, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, num_classes))
+
+
+NETWORKS = (own_net,)
+"""
+OWN_SOURCE = """
+import torch
+
+from pipeline.core.errors import unknown_name
+from pipeline.models.families.own import own_net
+from pipeline.models.source import ModelSource
+
+
+class Hub(ModelSource):
+    prefix = "hub:"
+    form = "hub:NAME@WEIGHTS"
+    example_weights = "ones"
+
+    def check(self, name, published):
+        if published not in (None, "ones"):
+            raise unknown_name(f"weights of {name}", published, ["ones"])
+
+    def build(self, name, *, num_classes):
+        if name != "small":
+            raise unknown_name("model of the hub", name, ["small"])
+        return own_net(num_classes=num_classes)
+
+    def fetch(self, name, published, *, num_classes):
+        return {key: torch.ones_like(value) for key, value in own_net(num_classes=num_classes).state_dict().items()}
+
+
+SOURCE = Hub()
+"""
+
+
+def test_a_network_of_the_packages_own_is_one_file(add_part: Callable[..., None]) -> None:
+    add_part(families, "own", OWN_FAMILY)
+    assert "own_net" in model_names()
+    assert build("own_net@random", role="teacher")(torch.randn(2, 3, 2, 2)).logits.shape == (2, 5)
+    with pytest.raises(ConfigError, match="Did you mean 'own_net'"):
+        build("own_nett")
+
+
+def test_a_source_of_models_is_one_file(add_part: Callable[..., None]) -> None:
+    add_part(families, "own", OWN_FAMILY)
+    add_part(sources, "hub", OWN_SOURCE)
+    assert str(resolve_model("hub:small@ones", role="teacher")) == "hub:small@ones"
+    logits = build("hub:small@ones", role="teacher")(torch.ones(2, 3, 2, 2)).logits
+    assert torch.equal(logits, torch.full((2, 5), 6 * 13 + 1.0))
+    assert not torch.equal(build("hub:small").head.weight, torch.ones(5, 6))
+    refused = {
+        "hub:smal": "Did you mean 'small'",
+        "hub:small@twos": "Known: ones",
+        "hub:": "no model has such a name.*hub:NAME@WEIGHTS",
+    }
+    for text, message in refused.items():
+        with pytest.raises(ConfigError, match=f"(?s){message}"):
+            build(text)
+    with pytest.raises(ConfigError, match="Write --teacher hub:small@ones"):
+        build("hub:small", role="teacher")
 
 
 def test_the_classifier_runs_in_float32_under_autocast() -> None:

@@ -6,8 +6,8 @@ from torch import nn
 from torchvision import models
 
 from pipeline.core.errors import ConfigError
-from pipeline.models.demo import demo_teacher
-from pipeline.models.mobilenet_v1 import mobilenet_v1
+from pipeline.models.families.demo import demo_teacher
+from pipeline.models.families.mobilenet_v1 import mobilenet_v1
 from pipeline.models.network import Network
 from pipeline.models.norms import norm_before
 

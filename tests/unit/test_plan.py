@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.core.errors import ConfigError
 from pipeline.data.plan import Plan, PlanRows, crc32_rows, views_of_epoch
-from pipeline.data.policies.registry import get_policy, policy_names
+from pipeline.data.policy import get_policy, policy_names
 
 NUM = 400
 

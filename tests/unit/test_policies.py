@@ -1,14 +1,17 @@
 """Every policy file: JSON there and back; the frozen ratio table against exp."""
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import test_plan
 
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.data.policies.centre_crop import CentreCrop
-from pipeline.data.policies.random_resized_crop import RandomResizedCrop, log_uniform, ratio_table
-from pipeline.data.policies.registry import from_json, get_policy, policy_names
+from pipeline.data import policies
+from pipeline.data.policies._shared.centre_crop import CentreCrop
+from pipeline.data.policies._shared.random_resized_crop import RandomResizedCrop, log_uniform, ratio_table
+from pipeline.data.policy import from_json, get_policy, policy_names
 
 
 def test_the_named_policies() -> None:
@@ -32,10 +35,43 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         get_policy("imagenet_trian")
 
 
-@pytest.mark.parametrize("helper", ["base", "registry", "random_resized_crop", "centre_crop"])
+@pytest.mark.parametrize("helper", ["_shared", "policy", "random_resized_crop", "centre_crop"])
 def test_a_helper_module_is_not_a_policy(helper: str) -> None:
     with pytest.raises(ConfigError, match="unknown policy"):
         get_policy(helper)
+
+
+CORNER = """
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.data.policy import Policy
+
+
+@dataclass(frozen=True)
+class Corner(Policy):
+    kind = "corner"
+    share: tuple[float, float]
+
+    def draw(self, ids, views, widths, heights, plan_seed):
+        height, width = (np.maximum(share * side, 1).astype(int) for share, side in zip(self.share, (heights, widths)))
+        return np.stack((ids * 0, ids * 0, height, width), axis=1), (ids + views) % 2 == 0
+
+
+POLICY = Corner((0.5, 0.25))
+"""
+
+
+def test_a_policy_and_its_kind_are_one_file(add_part: Callable[..., None]) -> None:
+    with pytest.raises(DataError, match="'corner'"):
+        from_json({"kind": "corner", "share": [0.5, 0.25]})
+    add_part(policies, "corner", CORNER)
+    assert "corner" in policy_names()
+    test_json_there_and_back("corner")
+    test_plan.test_a_row_does_not_depend_on_its_batch("corner")
+    test_plan.test_boxes_lie_inside_their_images("corner")
+    assert test_plan.draw("corner", np.arange(4)).flips.tolist() == [True, False, True, False]
 
 
 def test_an_unknown_kind_is_refused() -> None:

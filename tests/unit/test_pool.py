@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.backends.pool import task_slices
+from pipeline.data.backends._shared.pool import task_slices
 
 
 def test_rows_of_different_ids_are_cut_by_eight() -> None:

@@ -24,7 +24,7 @@ from precompute.report import format_bytes, format_duration
 from precompute.speed import Speeds
 from precompute.store_folder import remove_old_leftovers
 from precompute.work import Unit
-from stores.codecs.registry import parse_codecs
+from stores.codec_registry import parse_codecs
 
 CPU = torch.device("cpu")
 JOB = PrecomputeConfig(teacher="demo_teacher@random", views="0:50", expect_top1=73.3)

@@ -16,8 +16,8 @@ import pytest
 from store_files import NUM_CLASSES, flip, rows_of, small_manifest, small_store, teacher_rows, write_shard
 
 from pipeline.core.errors import StoreError, StoreRowError
+from stores.codec_registry import parse_codecs
 from stores.codecs.dense_f16 import DenseF16
-from stores.codecs.registry import parse_codecs
 from stores.file_system import StoreIO, is_local
 from stores.index_file import create_store
 from stores.layout import ShardKey, shard_keys

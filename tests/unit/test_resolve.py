@@ -9,7 +9,7 @@ import torch
 from launch.recipes.registry import all_recipes
 from pipeline.config import Files, RunConfig, check_config, first_difference
 from pipeline.core.errors import ConfigError
-from pipeline.data.backends.base import Source
+from pipeline.data.backend import Source
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.datasets import Datasets
 from pipeline.devices.world import World

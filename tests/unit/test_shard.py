@@ -15,8 +15,8 @@ from store_files import flip, rows_of, small_manifest, write_shard
 
 from pipeline.core.atomic import is_temporary
 from pipeline.core.errors import StoreError
-from stores.codecs.base import Codec
-from stores.codecs.registry import parse_codecs
+from stores.codec import Codec
+from stores.codec_registry import parse_codecs
 from stores.layout import ShardKey
 from stores.shard import ShardWriter, check_shard, read_shard
 from stores.virtual import payload_fields

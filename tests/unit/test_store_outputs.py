@@ -11,7 +11,7 @@ from stores_made import embedding as embedding_of
 
 from pipeline.core.errors import StoreError, StoreRowError
 from pipeline.teachers.stored import StoredTeacher
-from stores.codecs.registry import codec_ids
+from stores.codec_registry import codec_ids
 from stores.outputs import StoreOutputs, open_outputs, pick_outputs
 from stores.reader import open_store
 

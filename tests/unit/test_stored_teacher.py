@@ -12,12 +12,11 @@ import torch
 from stores_made import CLASSES, DIM, HEAD, INDEX, NUM, POLICY, SEED, embedding, fill, logits
 
 from pipeline.core.errors import StoreError
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend
 from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.teachers.staging import ViewStager
 from pipeline.teachers.stored import RowFetcher, StoredTeacher, read_rows
 from stores.reader import StoreReader, open_store

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import stores.show
-from stores.codecs.registry import codec_from_json, codec_ids
+from stores.codec_registry import codec_from_json, codec_ids
 from stores.manifest import Manifest
 from stores.reader import open_store
 

@@ -18,15 +18,23 @@ from dali_stand_in import GpuPipeline, pixels_of
 from stream_simulator import DEVICE, Simulator
 
 from pipeline.core.errors import RefluxError
+from pipeline.data.backend import (
+    Backend,
+    BackendOptions,
+    DaliDecoding,
+    Pixels,
+    Source,
+    empty_images,
+    missing,
+    open_backend,
+)
 from pipeline.data.backends import dali
-from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Pixels, Source, empty_images
-from pipeline.data.backends.dali_memory import ImageMemory
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backends._shared.dali_memory import ImageMemory
 from pipeline.data.index import Index
 from pipeline.data.loader import Loader, Request
 from pipeline.data.order import MicroBatch
 from pipeline.data.plan import Plan, PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.devices import streams
 from pipeline.engine.step import LateMetrics
 from pipeline.jobs.checkpoint import CheckpointWriter, find_latest

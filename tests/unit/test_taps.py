@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.core.errors import ConfigError
-from pipeline.models.demo import demo_student
+from pipeline.models.families.demo import demo_student
 from pipeline.models.network import Network
-from pipeline.models.spec import parse_spec
+from pipeline.models.spec import resolve_model
 from pipeline.models.taps import TapPoint
 from pipeline.models.zoo import build_network
 
@@ -26,7 +26,7 @@ def images() -> Tensor:
 
 
 def network(*taps: str, name: str = "demo_student@random") -> Network:
-    return build_network(parse_spec(name), num_classes=5, seed=1, taps=taps, role="teacher")
+    return build_network(resolve_model(name, role="teacher"), num_classes=5, seed=1, taps=taps)
 
 
 def test_a_plain_hook_sees_an_overwritten_value_and_the_tap_does_not(images: Tensor) -> None:

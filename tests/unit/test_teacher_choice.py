@@ -12,7 +12,7 @@ from pipeline.config import Files, Optimisation, RunConfig, Teaching, Views
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.devices.world import World
 from pipeline.methods.registry import build_method
 from pipeline.teachers.choice import TeacherChoice, choose_teacher

@@ -11,7 +11,7 @@ from torchvision import models
 
 from pipeline.core.errors import ConfigError
 from pipeline.models.network import Network
-from pipeline.models.spec import parse_spec
+from pipeline.models.spec import resolve_model
 from pipeline.models.weights import load_state
 from pipeline.models.zoo import build_network
 
@@ -19,13 +19,13 @@ NAME = "demo_student"
 
 
 def build(text: str, *, classes: int = 5, role: str = "teacher") -> Network:
-    return build_network(parse_spec(text), num_classes=classes, seed=1, role=role)
+    return build_network(resolve_model(text, role=role), num_classes=classes, seed=1)
 
 
 @pytest.fixture
 def trained() -> Network:
     """Weights that no seed of the tests gives."""
-    network = build_network(parse_spec(NAME), num_classes=5, seed=99, role="student")
+    network = build_network(resolve_model(NAME, role="student"), num_classes=5, seed=99)
     network(torch.randn(4, 3, 64, 64))
     return network
 

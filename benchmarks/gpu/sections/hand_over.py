@@ -21,9 +21,8 @@ from benchmarks.gpu.clock import Sleeper
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, unproven
 from benchmarks.gpu.images import decoding_of, image_index
 from benchmarks.gpu.workloads import config_of, open_workload
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.dali_proof import TOLERANCE, pixel_distance
-from pipeline.data.backends.registry import missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, missing, open_backend
+from pipeline.data.dali_proof import TOLERANCE, pixel_distance
 from pipeline.data.loader import Batch
 
 SECTION = (5, "pixels and rows reach a late consumer unharmed", 80)

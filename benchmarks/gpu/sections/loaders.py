@@ -12,8 +12,7 @@ from benchmarks._shared.pixels import backend_of, endless_batches, source_of
 from benchmarks.gpu.clock import Sleeper
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, unproven
 from benchmarks.gpu.images import decoding_of, image_index
-from pipeline.data.backends.base import BackendOptions, Source
-from pipeline.data.backends.registry import missing
+from pipeline.data.backend import BackendOptions, Source, missing
 from pipeline.data.loader import Batch
 
 SECTION = (12, "loaders beside a sleeping step", 60)

@@ -17,9 +17,8 @@ from benchmarks.gpu.findings import Outcome, Part, Setting, measured, needs_cuda
 from benchmarks.gpu.images import decoding_of, image_index
 from benchmarks.gpu.workloads import WARM_UPS, config_of, held_step, open_workload
 from pipeline.config import Views
-from pipeline.data.backends.base import BackendOptions
-from pipeline.data.backends.registry import missing
-from pipeline.models.demo import demo_student
+from pipeline.data.backend import BackendOptions, missing
+from pipeline.models.families.demo import demo_student
 
 SECTION = (10, "our step beside a plain loop", 60)
 

@@ -19,7 +19,7 @@ from pipeline.devices.numerics import set_kernels
 from pipeline.kernels import kl
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
-from pipeline.models.spec import parse_spec
+from pipeline.models.spec import resolve_model
 from pipeline.models.zoo import build_network
 from pipeline.teachers.runner import TeacherRunner
 
@@ -71,7 +71,7 @@ def make_problem(setting: Setting) -> Problem:
     """With calibration and exact logits computed on the device, in float64."""
     name, side = setting.pick(("resnet34", 224), ("resnet34", 224), ("resnet18", 32))
     images = _images(setting.pick(256, 64, 8), side)
-    start = build_network(parse_spec(f"{name}@random"), num_classes=CLASSES, seed=0, role="teacher")
+    start = build_network(resolve_model(f"{name}@random", role="teacher"), num_classes=CLASSES, seed=0)
     exact: nn.Module = getattr(torchvision.models, name)(num_classes=CLASSES)
     exact.load_state_dict(start.model.state_dict())
     exact.double().to(setting.device)
@@ -134,7 +134,7 @@ def _in_tf32(network: Network) -> Callable[[torch.Tensor], Outputs]:
 
 
 def _network(problem: Problem) -> Network:
-    network = build_network(parse_spec(f"{problem.name}@random"), num_classes=CLASSES, seed=0, role="teacher")
+    network = build_network(resolve_model(f"{problem.name}@random", role="teacher"), num_classes=CLASSES, seed=0)
     network.model.load_state_dict(problem.weights, strict=False)
     return network
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, measured, needs_cuda, unproven
-from pipeline.data.backends.registry import missing
+from pipeline.data.backend import missing
 from pipeline.kernels.dispatch import use_triton
 
 SECTION = (1, "compiler and versions", 30)

@@ -1,1 +1,1 @@
-"""One file per way of turning (sample ids, plan) into pixels; `registry` finds them by file name."""
+"""One file per way of turning (sample ids, plan) into pixels; `pipeline.data.backend` finds them by file name."""

@@ -9,6 +9,7 @@ with the requests behind. Pixels do not depend on what shares a batch, so none o
 Several views of an image cost as many decodes here: DALI decodes windows, and knows no whole image to share.
 """
 
+import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
@@ -20,21 +21,13 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from pipeline.core.errors import BadImageError, MissingPackageError
-from pipeline.data.backends.base import Backend, BackendOptions, DaliDecoding, Pixels, Source
-from pipeline.data.backends.dali_memory import ImageMemory
-from pipeline.data.backends.quarantine import Examined, Examiner, reference_error
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Pixels, Reads, Source
+from pipeline.data.backends._shared.dali_memory import ImageMemory
+from pipeline.data.backends._shared.quarantine import Examined, Examiner, reference_error
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
-try:
-    from nvidia.dali import __version__ as _version
-    from nvidia.dali import fn, types
-    from nvidia.dali.pipeline import Pipeline
-
-    _INSTALLED = True
-except ImportError:
-    _INSTALLED, _version = False, ""
-
+READS: Reads = "files"
 # The versions of DALI that have passed `python -m benchmarks gpu`, with its JSON in benchmarks/results: whoever commits
 # such a result adds its version, and from then on `--backend auto` takes DALI on CUDA. None has run there yet.
 PROVEN_ON_CUDA: tuple[str, ...] = ()
@@ -46,12 +39,16 @@ _NUM_ATTEMPTS = 10  # of the native random crop, as of the plan's policies
 
 def availability() -> str | None:
     """None where DALI can be imported, else what to install."""
-    return None if _INSTALLED else str(_missing())
+    try:
+        _dali()
+    except MissingPackageError as error:
+        return str(error)
+    return None
 
 
-def is_proven_on_cuda() -> bool:
-    """Whether the installed version may be chosen for a CUDA device without being named."""
-    return _version in PROVEN_ON_CUDA
+def preference(on_cuda: bool) -> int:
+    """2: the fastest; 0 for a CUDA device where the installed version is not proven there."""
+    return 2 if not on_cuda or (availability() is None and _dali().__version__ in PROVEN_ON_CUDA) else 0
 
 
 def open_backend(source: Source, options: BackendOptions) -> Backend:
@@ -60,8 +57,7 @@ def open_backend(source: Source, options: BackendOptions) -> Backend:
     Raises:
         MissingPackageError: DALI is not installed.
     """
-    if not _INSTALLED:
-        raise _missing()
+    _dali()
     return DaliBackend(source.index, options)
 
 
@@ -256,8 +252,6 @@ def native_random_crop(index: Index, options: BackendOptions, seed: int) -> Iter
     Its reader shuffles, its decoder draws the crops of RandomResizedCrop; threads, prefetch, resize and the form of the
     output are those of the backend. Yields (max_batch, R, R, 3) uint8.
     """
-    if not _INSTALLED:
-        raise _missing()
     pipeline = _native_pipeline([index.path_of(int(sample_id)) for sample_id in index.ids], options, seed)
     pipeline.schedule_run()
     while True:
@@ -269,7 +263,7 @@ def native_random_crop(index: Index, options: BackendOptions, seed: int) -> Iter
 
 
 def _replay_pipeline(feed: _Feed, options: BackendOptions) -> Any:
-    pipeline = _empty_pipeline(options)
+    fn, types, pipeline = _dali().fn, _dali().types, _empty_pipeline(options)
     with pipeline:
         paths, starts, shapes, flips = fn.external_source(
             source=feed,
@@ -286,7 +280,7 @@ def _replay_pipeline(feed: _Feed, options: BackendOptions) -> Any:
 
 
 def _native_pipeline(files: list[str], options: BackendOptions, seed: int) -> Any:
-    pipeline = _empty_pipeline(options, seed)
+    fn, pipeline = _dali().fn, _empty_pipeline(options, seed)
     with pipeline:
         encoded, _ = fn.readers.file(files=files, random_shuffle=True, name="files")
         crops = fn.decoders.image_random_crop(
@@ -301,7 +295,7 @@ def _native_pipeline(files: list[str], options: BackendOptions, seed: int) -> An
 
 
 def _empty_pipeline(options: BackendOptions, seed: int = 0) -> Any:
-    return Pipeline(
+    return _dali().Pipeline(
         batch_size=options.max_batch,
         num_threads=options.num_threads,
         device_id=_device_id(options),
@@ -313,7 +307,7 @@ def _empty_pipeline(options: BackendOptions, seed: int = 0) -> Any:
 
 def _decoding(options: BackendOptions) -> dict[str, Any]:
     """Decoder arguments: RGB, EXIF orientation ignored, and on the GPU what makes it agree with the reference."""
-    common = {"output_type": types.RGB, "adjust_orientation": False}
+    common = {"output_type": _dali().types.RGB, "adjust_orientation": False}
     if _device_id(options) is None:
         return {"device": "cpu", **common}
     return {
@@ -326,8 +320,8 @@ def _decoding(options: BackendOptions) -> dict[str, Any]:
 
 
 def _resized(crops: Any, flips: Any, options: BackendOptions) -> Any:
-    size = [options.resolution, options.resolution]
-    resized = fn.resize(crops, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
+    fn, linear, size = _dali().fn, _dali().types.INTERP_LINEAR, [options.resolution, options.resolution]
+    resized = fn.resize(crops, size=size, interp_type=linear, antialias=True)
     return fn.flip(resized, horizontal=flips)
 
 
@@ -358,5 +352,11 @@ def _cut(positions: np.ndarray) -> list[np.ndarray]:
     return np.array_split(positions, min(_PIECES, len(positions))) if len(positions) else []
 
 
-def _missing() -> MissingPackageError:
-    return MissingPackageError("NVIDIA DALI", _INSTALL)
+@functools.cache
+def _dali() -> Any:
+    """The package; imported when it is first asked for, so that it costs nothing where another backend reads."""
+    try:
+        from nvidia import dali
+    except ImportError as error:
+        raise MissingPackageError("NVIDIA DALI", _INSTALL) from error
+    return dali

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from pipeline.core.errors import BadImageError, ConfigError, DataError
-from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source
-from pipeline.data.backends.pool import stream_in_pool
+from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Reads, Source
+from pipeline.data.backends._shared.pool import stream_in_pool
 from pipeline.data.beton import JPEG, Beton, availability, ffcv_module, open_beton, read_beton_index
 from pipeline.data.beton_writer import write_beton
 from pipeline.data.index import Index
@@ -27,8 +27,13 @@ from pipeline.data.plan import PlanRows
 
 __all__ = ["FfcvBackend", "availability", "native_loader", "open_backend", "read_beton_index", "write_beton"]
 
-
+READS: Reads = "beton"
 _ROUNDS = 100
+
+
+def preference(on_cuda: bool) -> int:
+    """1: the one that reads a .beton."""
+    return 1
 
 
 def open_backend(source: Source, options: BackendOptions) -> Backend:

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from pipeline.core.rng import Stream, below, counters, philox
-from pipeline.data.backends.base import Backend, BackendOptions, Pixels, Source, empty_images
+from pipeline.data.backend import Backend, BackendOptions, Pixels, Reads, Source, empty_images
 from pipeline.data.index import Index, fingerprint_of
 from pipeline.data.plan import PlanRows
+
+READS: Reads = "nothing"
 
 
 def availability() -> str | None:

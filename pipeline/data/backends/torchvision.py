@@ -14,16 +14,23 @@ import torch
 from torch.nn.functional import interpolate
 
 from pipeline.core.errors import BadImageError
-from pipeline.data.backends.base import GRAY, Backend, BackendOptions, Pixels, Source
-from pipeline.data.backends.pool import stream_in_pool
+from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Reads, Source
+from pipeline.data.backends._shared.pool import stream_in_pool
 from pipeline.data.decode import ImageRefusedError, decode_rgb
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
+
+READS: Reads = "files"
 
 
 def availability() -> str | None:
     """None: what it needs is a requirement of Reflux."""
     return None
+
+
+def preference(on_cuda: bool) -> int:
+    """1: where nothing faster fits."""
+    return 1
 
 
 def open_backend(source: Source, options: BackendOptions) -> Backend:

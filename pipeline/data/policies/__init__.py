@@ -1,1 +1,1 @@
-"""One file per augmentation policy; `registry` finds them by file name."""
+"""One file per augmentation policy; `pipeline.data.policy` finds them by file name."""

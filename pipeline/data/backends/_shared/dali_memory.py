@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from pipeline.data.backends.base import GRAY, BackendOptions, empty_images
+from pipeline.data.backend import GRAY, BackendOptions, empty_images
 from pipeline.devices.streams import copy_stream
 
 

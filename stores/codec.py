@@ -77,7 +77,7 @@ class Codec(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """{"id": ..., "width": ..., ...}, from which `registry.codec_from_json` makes an equal codec."""
+        """{"id": ..., "width": ..., ...}, from which `codec_registry.codec_from_json` makes an equal codec."""
 
     @property
     def row_bytes(self) -> int:

@@ -4,7 +4,7 @@ A decoder that crashes takes the process with it (nvImageCodec 0.9 under DALI 2.
 decodes of ordinary JPEGs: its issue 55; on an A100 it fails). So a child process decodes a few of the data set's own
 images, and its pixels are compared with the reference's.
 
-The child is this module: python -m pipeline.data.backends.dali_proof FOLDER
+The child is this module: python -m pipeline.data.dali_proof FOLDER
 """
 
 import json
@@ -21,15 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.data.backends.base import BackendOptions, DaliDecoding, Pixels, Source
-from pipeline.data.backends.registry import open_backend
+from pipeline.data.backend import BackendOptions, DaliDecoding, Pixels, Source, open_backend
 from pipeline.data.index import Index, load_index
 from pipeline.data.order import permutation
 from pipeline.data.plan import Plan, PlanRows
-from pipeline.data.policies.registry import get_policy
+from pipeline.data.policy import get_policy
 from pipeline.devices.streams import to_device
 
-CHILD = (sys.executable, "-m", "pipeline.data.backends.dali_proof")
+CHILD = (sys.executable, "-m", "pipeline.data.dali_proof")
 LIMIT_S = 180.0  # most of it goes into importing and starting CUDA
 RESOLUTION = 224
 _SMALLEST, _LARGEST, _DRAWN = 8, 8, 24

@@ -1,13 +1,11 @@
 """The evaluation view: resize the shorter side, cut the centre; nothing is drawn."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from pipeline.data.policies.base import Policy
-
-KIND = "centre_crop"
+from pipeline.data.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -18,16 +16,8 @@ class CentreCrop(Policy):
     scale; they differ by the rounding of the box to whole pixels.
     """
 
+    kind: ClassVar[str] = "centre_crop"
     share: float
-
-    def to_json(self) -> dict[str, Any]:
-        """See `Policy`."""
-        return {"kind": KIND, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "CentreCrop":
-        """Inverse of `to_json`, without its `kind`."""
-        return cls(fields["share"])
 
     def draw(
         self, ids: np.ndarray, views: np.ndarray, widths: np.ndarray, heights: np.ndarray, plan_seed: int

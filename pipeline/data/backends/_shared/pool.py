@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from pipeline.data.backends.base import BackendOptions, Pixels, empty_images
+from pipeline.data.backend import BackendOptions, Pixels, empty_images
 from pipeline.data.plan import PlanRows
 
 _IMAGES_PER_TASK = 8

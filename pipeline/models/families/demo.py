@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pipeline.models.families import rectified
+from pipeline.models.stages import rectified
 from pipeline.models.taps import TapPoint
 
 _TEACHER_STEM, _TEACHER_WIDTHS = 16, (32, 64, 96, 128)
@@ -19,6 +19,9 @@ def demo_teacher(*, num_classes: int) -> nn.Module:
 def demo_student(*, num_classes: int) -> nn.Module:
     """26 thousand parameters."""
     return DemoResNet(_STUDENT_STEM, _STUDENT_WIDTHS, num_classes=num_classes)
+
+
+NETWORKS = (demo_teacher, demo_student)
 
 
 class DemoResNet(nn.Module):

@@ -7,7 +7,7 @@ for 1000 classes.
 
 from torch import Tensor, nn
 
-from pipeline.models.families import rectified
+from pipeline.models.stages import rectified
 from pipeline.models.taps import TapPoint
 
 _STEM = 32
@@ -46,6 +46,9 @@ class MobileNetV1(nn.Module):
 def mobilenet_v1(*, num_classes: int) -> nn.Module:
     """MobileNetV1 with torch's default initialisation, as the reference has it."""
     return MobileNetV1(num_classes=num_classes)
+
+
+NETWORKS = (mobilenet_v1,)
 
 
 def _convolution(channels: int, width: int, *, stride: int) -> nn.Sequential:

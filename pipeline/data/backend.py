@@ -1,18 +1,28 @@
-"""The backend contract: (sample ids, plan rows) in, pixels out, in order, with prefetch."""
+"""The backend contract: (sample ids, plan rows) in, pixels out, in order, with prefetch; and backends by name.
+
+A backend is a file of `backends/` with `READS`, the images that it reads; `availability()`, why it cannot run here;
+`open_backend(source, options)`; and, where it reads any, `preference(on_cuda)`: of those installed, the highest
+is what `--backend auto` takes, and 0 is only taken when named.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
 
 from pipeline.config import Reading
+from pipeline.core import parts
+from pipeline.core.errors import ConfigError
+from pipeline.data import backends
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
 OnBadImage = Literal["stop", "gray"]
+Reads = Literal["files", "beton", "nothing"]
 GRAY = 128
 _LIBJPEG, _NVJPEG = "region, libjpeg-turbo", "region, nvjpeg"  # as they stand in stores
 
@@ -119,10 +129,61 @@ class Backend(ABC):
         """Release threads, files and pipelines. Calling it twice is harmless."""
 
 
-OpenBackend = Callable[[Source, BackendOptions], Backend]
-
-
 def empty_images(num: int, options: BackendOptions) -> torch.Tensor:
     """An uninitialised (num, R, R, 3) uint8 batch, pinned where the target is CUDA."""
     shape = (num, options.resolution, options.resolution, 3)
     return torch.empty(shape, dtype=torch.uint8, pin_memory=options.device.startswith("cuda"))
+
+
+def backend_names() -> list[str]:
+    """The backends of the folder, installed or not."""
+    return parts.names(backends)
+
+
+def open_backend(name: str, source: Source, options: BackendOptions) -> Backend:
+    """Open backend `name`.
+
+    Raises:
+        ConfigError: unknown name, or (MissingPackageError) its package is not installed.
+    """
+    backend: Backend = _module(name).open_backend(source, options)
+    return backend
+
+
+def missing(name: str) -> str | None:
+    """Why backend `name` cannot run here, or None where it can."""
+    reason: str | None = _module(name).availability()
+    return reason
+
+
+def check_backend(name: str, *, has_beton: bool) -> None:
+    """Refuse a backend that is unknown, not installed, or cannot read what is there; before data is looked at.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    reason = missing(choose_backend(name, has_beton=has_beton))
+    if reason is not None:
+        raise ConfigError(reason)
+
+
+def choose_backend(name: str, *, has_beton: bool, on_cuda: bool = False) -> str:
+    """Resolve "auto" to the backend that its file prefers most for what is there, of those that are installed."""
+    if name == "auto":
+        fitting = _readers("beton" if has_beton else "files", on_cuda)
+        return next((found for found in fitting if missing(found) is None), fitting[0])
+    if has_beton and _module(name).READS != "beton":
+        (reader, *_) = _readers("beton", on_cuda)
+        raise ConfigError(f"--beton is read by the {reader} backend, not by '{name}': leave out one of the two flags")
+    return name
+
+
+def _readers(images: Reads, on_cuda: bool) -> list[str]:
+    """What "auto" may choose to read `images`, the most preferred first."""
+    files = parts.load_all(backends).items()
+    wanted: dict[str, int] = {name: file.preference(on_cuda) for name, file in files if images == file.READS}
+    return sorted(filter(wanted.__getitem__, wanted), key=wanted.__getitem__, reverse=True)
+
+
+def _module(name: str) -> ModuleType:
+    return parts.load(backends, "backend", name)

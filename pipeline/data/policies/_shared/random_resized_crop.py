@@ -1,15 +1,14 @@
 """Random area and aspect ratio, then a mirror: torchvision's RandomResizedCrop as a function."""
 
 import functools
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from pipeline.core.rng import Stream, below, counters, philox, uniform
-from pipeline.data.policies.base import Policy
+from pipeline.data.policy import Policy
 
-KIND = "random_resized_crop"
 _FIRST_TRIES, _FURTHER_TRIES = range(2), range(2, 10)
 _FLIP_DRAW = 1 << 16
 _TABLE_BITS = 8  # 257 log-spaced ratios; linear interpolation between them is within 6.4e-7 of exp, relative
@@ -27,18 +26,10 @@ class RandomResizedCrop(Policy):
         flip: probability of a mirror.
     """
 
+    kind: ClassVar[str] = "random_resized_crop"
     area: tuple[float, float]
     ratio: tuple[float, float]
     flip: float
-
-    def to_json(self) -> dict[str, Any]:
-        """See `Policy`."""
-        return {"kind": KIND, **{key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}}
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "RandomResizedCrop":
-        """Inverse of `to_json`, without its `kind`."""
-        return cls(tuple(fields["area"]), tuple(fields["ratio"]), fields["flip"])
 
     def draw(
         self, ids: np.ndarray, views: np.ndarray, widths: np.ndarray, heights: np.ndarray, plan_seed: int

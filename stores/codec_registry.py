@@ -3,8 +3,8 @@
 from typing import Any
 
 from pipeline.core.errors import StoreError
+from stores.codec import Codec
 from stores.codecs.affine_u8 import AffineU8
-from stores.codecs.base import Codec
 from stores.codecs.dense_f16 import DenseF16
 from stores.codecs.embedding_f16 import EmbeddingF16
 from stores.codecs.embedding_u8 import EmbeddingU8

@@ -1,0 +1,1 @@
+"""What policies share: the classes that draw."""
