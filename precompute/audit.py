@@ -198,7 +198,7 @@ def _data(settings: AuditConfig, backend: str, manifest: Manifest, folder: Path)
 
 def _decoding(settings: AuditConfig, manifest: Manifest, index: Index, world: World) -> DaliDecoding:
     """How DALI decodes here: as the store's pixels were where nothing else is asked, and there is a device."""
-    recorded = DaliDecoding.from_recipe(manifest.pixel_recipe.to_json()) or DaliDecoding()
+    recorded = DaliDecoding.from_recipe(manifest.pixel_recipe) or DaliDecoding()
     decoder = settings.dali_decoder
     if decoder == "auto" and world.device.type == "cuda":
         decoder = recorded.decoder

@@ -212,7 +212,7 @@ def _draft(
 def _as_begun(config: PrecomputeConfig, world: World) -> PrecomputeConfig:
     """With what "auto" stood for on CUDA when the store was begun with DALI: today it may be something else."""
     there = _manifest_in(config.store)
-    decoding = None if there is None else DaliDecoding.from_recipe(there.pixel_recipe.to_json())
+    decoding = None if there is None else DaliDecoding.from_recipe(there.pixel_recipe)
     if decoding is None or config.images.beton is not None or world.device.type != "cuda":
         return config
     reading = config.reading

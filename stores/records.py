@@ -126,11 +126,15 @@ class PixelRecipe(Record):
 
     Attributes:
         backend: which one made them; None in a store that does not say it.
+        decode: how much of an image was decoded, and by what.
         decoder: what decoded the images, where the backend has a choice or had one.
+        hw_decoder_load: share of each batch that the device's JPEG engines decoded, where they did.
     """
 
     backend: str | None = None
+    decode: str | None = None
     decoder: str | None = None
+    hw_decoder_load: float | None = None
 
     def same_but_decoder(self, other: "PixelRecipe") -> bool:
         """Whether two recipes differ in their decoder at most: that may make the same pixels, and rows can tell."""

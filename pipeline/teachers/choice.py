@@ -12,7 +12,7 @@ from pipeline.data.policy import Policy
 from pipeline.devices.world import World
 from pipeline.methods.base import Method
 from stores.manifest import Manifest
-from stores.outputs import StoreOutputs, pick_outputs
+from stores.outputs import StoreOutputs, kept, pick_outputs
 from stores.reader import StoreReader, open_store
 from stores.show import as_ranges
 
@@ -194,9 +194,7 @@ def _from_store(
         num_views = next(view for view in range(len(complete) + 1) if view not in set(complete))
     views = frozenset(complete if num_views is None else [view for view in complete if view < num_views])
     world.main_first(lambda: _check_headers(reader, sorted(views)))
-    notes = [
-        f"teacher outputs: {source}, {reader.path}, views {as_ranges(sorted(views))}, {_describe(reader.manifest)}"
-    ]
+    notes = [f"teacher outputs: {source}, {reader.path}, views {as_ranges(sorted(views))}, {_describe(reader)}"]
     if source == "stored" and config.teacher not in (None, name):
         notes.append(f"--teacher {config.teacher} is not run: the store's teacher is {name}")
     teacher = name if source == "stored" else config.teacher
@@ -209,8 +207,7 @@ def _check_headers(reader: StoreReader, views: list[int]) -> None:
         reader.open_view(view)
 
 
-def _describe(manifest: Manifest) -> str:
-    top1, teacher = manifest.measured.percent, manifest.teacher
+def _describe(reader: StoreReader) -> str:
+    top1, teacher = reader.manifest.measured.percent, reader.manifest.teacher
     measured = "" if top1 is None else f", top-1 {top1:.2f} %"
-    codecs = ", ".join(str(codec["id"]) for codec in manifest.codecs)
-    return f"{teacher.name} at {teacher.resolution} px{measured}, {codecs}"
+    return f"{teacher.name} at {teacher.resolution} px{measured}, {kept(reader)}"

@@ -2,32 +2,39 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.config import TrainImages
+from pipeline.config import Files, RunConfig, Running, Teaching, TrainImages
 from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backend import BackendOptions, Source, missing, open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policy import get_policy
-from pipeline.devices.numerics import fixed_numerics
-from pipeline.teachers.rebuild import build_teacher, run_as_recorded
+from pipeline.devices.numerics import fixed_numerics, set_kernels
+from pipeline.devices.world import World
+from pipeline.teachers.choice import StoredViews
+from pipeline.teachers.foreign_pixels import check_pixels
+from pipeline.teachers.rebuild import build_teacher, rebuild, run_as_recorded
 from pipeline.teachers.recompute import NEGLIGIBLE, allowed_divergence
 from precompute.__main__ import main
-from precompute.audit import AuditReport, open_audit
+from precompute.audit import Audit, AuditReport, open_audit
 from precompute.config import AuditConfig
 from stores.codec import Codec
 from stores.codec_registry import parse_codecs
 from stores.index_file import create_store, write_index
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
+from stores.outputs import StoreOutputs, pick_outputs
+from stores.reader import open_store
 from stores.records import Measured, PixelRecipe, TeacherRecord
 from stores.shard import ShardWriter
 
@@ -267,6 +274,43 @@ def test_the_allowance_of_other_pixels_is_never_less_than_negligible(photo_index
     assert allowed_divergence(manifest, ["dense_f16", "affine_u8"]) == pytest.approx(3e-5)
     noisy = replace(manifest, measured=Measured.from_json({"noise_floor": {"kl": 2e-6}}))
     assert allowed_divergence(noisy, ["dense_f16"]) == pytest.approx(2e-5)
+
+
+@pytest.mark.parametrize("keep", ["affine_u8", "embedding_u8"])
+def test_training_asks_what_an_audit_asks_and_gets_the_same_answer(
+    tmp_path: Path, photo_folder: Path, photo_index: Index, capsys: pytest.CaptureFixture[str], keep: str
+) -> None:
+    """In the store's batches and numerics, whatever the run has set for itself, and has again afterwards."""
+    cpu, foreign = torch.device("cpu"), PixelRecipe(backend="torchvision")
+    make_store(tmp_path / "s", photo_index, views=(0,), keep=keep, pixel_recipe=foreign, teacher_name=TEACHER_OF_IMAGES)
+    reader, source = open_store(tmp_path / "s"), Source(photo_index)
+    outputs = pick_outputs(reader, frozenset({"logits"}), lambda num: None)
+    assert isinstance(outputs, StoreOutputs)
+    stored = StoredViews(reader, outputs.logits_codec, outputs.embedding_codec, outputs.head, frozenset({0}))
+    config = RunConfig(
+        recipe="test",
+        student="demo_student",
+        teacher=TEACHER_OF_IMAGES,
+        method="kd",
+        files=Files(out=tmp_path),
+        running=Running(backend="torchvision"),
+    )
+    set_kernels(deterministic=False, precision="bf16")
+    torch.set_num_threads(2)
+    with closing(open_backend("torchvision", source, BackendOptions(SIDE, 2, BATCH))) as backend:
+        loader: Any = SimpleNamespace(backend=backend)
+        check_pixels(config, stored, source, loader, World(0, 1, cpu, 2))
+        assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (2, False)
+        with fixed_numerics(cpu):
+            ids = photo_index.ids[np.arange(64) * len(photo_index) // 64]
+            teacher = rebuild(reader.manifest, cpu)
+            audit = Audit(reader, (np.zeros(64, np.int64), ids), photo_index, backend, teacher)
+            report = audit.compare(lambda done, total: None)
+    (figures,), (allowed,) = report.figures, report.allowed_kl
+    assert f"mean KL {figures.kl_mean:.3g}, allowed {allowed:.3g}\n" in capsys.readouterr().out
+    strict = replace(config, teaching=Teaching(max_divergence=0.0))
+    with pytest.raises(StoreError, match=rf"mean KL {figures.kl_mean:.3g} over 64 rows, 0 is allowed"):
+        check_pixels(strict, stored, source, loader, World(0, 1, cpu, 2))
 
 
 def test_a_store_without_a_complete_view_is_refused(tmp_path: Path, photo_folder: Path, photo_index: Index) -> None:

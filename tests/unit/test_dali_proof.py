@@ -215,11 +215,11 @@ def test_configurations_from_before_the_choice_go_on() -> None:
 
 def test_a_stores_recipe_says_how_dali_decoded() -> None:
     for decoding in (DaliDecoding("cpu"), DaliDecoding("mixed"), DaliDecoding("mixed", 0.65)):
-        recipe = {"backend": "dali", **decoding.to_recipe()}
+        recipe = PixelRecipe.from_json({"backend": "dali", **decoding.to_recipe()})
         assert DaliDecoding.from_recipe(recipe) == decoding
     former = {"backend": "dali", "decode": "region, nvjpeg", "resize": "linear, antialias, uint8", "copy": None}
-    assert DaliDecoding.from_recipe(former) == DaliDecoding("mixed")
-    assert DaliDecoding.from_recipe({"backend": "torchvision"}) is None
+    assert DaliDecoding.from_recipe(PixelRecipe.from_json(former)) == DaliDecoding("mixed")
+    assert DaliDecoding.from_recipe(PixelRecipe(backend="torchvision")) is None
 
 
 def test_a_store_is_filled_on_with_the_decoder_that_began_it(tmp_path: Path) -> None:
