@@ -18,6 +18,8 @@ from pipeline.core.encoding import all_numbers, decode, paired
 from pipeline.core.errors import ConfigError
 from pipeline.core.fields import About, check_numbers, flag, leaves
 from pipeline.core.ranges import ABOVE_0, ANY, NOT_NEGATIVE, SEED, SHARE, Range
+from pipeline.losses._shared.record import Loss
+from pipeline.losses._shared.registry import loss_record
 
 Amp = Literal["auto", "off", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -238,6 +240,13 @@ class RunConfig:
     numerics: Numerics = field(default_factory=Numerics)
     running: Running = field(default_factory=Running)
 
+    @classmethod
+    def of(
+        cls, recipe: str, student: str, teacher: str | None, loss: Loss, files: Files, settings: Settings
+    ) -> "RunConfig":
+        """The run in which `student` learns by `loss`, from `teacher` where that needs one."""
+        return cls(recipe, student, teacher, loss.name, files, loss.to_json(), **vars(settings))
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal configuration."""
         encoded: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
@@ -256,7 +265,7 @@ _TRAINING_NAMES = {item.name for group in (Files, *get_type_hints(Settings).valu
 def first_difference(saved: RunConfig, now: RunConfig) -> tuple[str, Any, Any] | None:
     """The first field, as `group.field`, that two configurations do not share, with both values; free ones left out."""
     free = {path for path, _, about in leaves(now) if about is not None and about.free}
-    for name, before, after in paired(saved.to_json(), now.to_json(), ""):
+    for name, before, after in paired(_complete(saved), _complete(now), ""):
         if before != after and name not in free:
             return name, before, after
     return None
@@ -308,6 +317,11 @@ def schedule_warnings(optimisation: Optimisation) -> list[str]:
 def method_flag(name: str) -> str:
     """The flag of a method's hyper-parameter: `--method-NAME` where the training has one of its own that is --NAME."""
     return flag(f"method_{name}" if name in _TRAINING_NAMES else name)
+
+
+def _complete(config: RunConfig) -> dict[str, Any]:
+    """Its JSON with every hyper-parameter of its method: one that it was saved without has its default."""
+    return {**config.to_json(), "method_args": loss_record(config.method, config.method_args).to_json()}
 
 
 def _with_former_decoder(config: RunConfig) -> RunConfig:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes
 from pipeline.config import Files, RunConfig
 from pipeline.data.backend import Source
 from pipeline.data.backends.synthetic import synthetic_index
@@ -22,12 +22,13 @@ from pipeline.devices.world import World
 from pipeline.engine.networks import Networks, build_networks
 from pipeline.engine.resolve import resolve_names, resolve_values
 from pipeline.engine.step import TrainStep, build_train_step
-from pipeline.methods.registry import build_method, method_module, method_names
+from pipeline.losses._shared.registry import loss_record, loss_type
+from pipeline.methods._shared.registry import method_names
 
 ALONE = World(0, 1, torch.device("cpu"), 1)
 SIDE, CLASSES, SAMPLES, MICRO_BATCH = 64, 7, 70, 8
 
-# what makes a method small enough for the demo networks; a method that is not here runs with its defaults
+# what makes a method fast on the demo networks; a method that is not here runs with its defaults
 _SMALL: dict[str, dict[str, Any]] = {
     "crd": {"num_negatives": 30, "feature_dim": 8},
     "reviewkd": {"mid_channels": 8},
@@ -59,9 +60,21 @@ class Case:
 
 
 CASES = [Case(name, arguments) for name in method_names() for arguments in ({}, *_VARIANTS.get(name, []))]
-PRESETS = [
-    Case(name, {"preset": preset}) for name in method_names() for preset in getattr(method_module(name), "PRESETS", {})
-]
+
+
+def choices_of(method: str) -> list[Case]:
+    """One case for each value that the record offers beside a default."""
+    kind = loss_type(method)
+    return [
+        Case(method, {name: choice})
+        for name, hint in get_type_hints(kind).items()
+        if get_origin(hint) is Literal
+        for choice in get_args(hint)
+        if choice != getattr(kind, name)
+    ]
+
+
+CHOICES = [case for name in method_names() for case in choices_of(name) if case not in CASES]
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +100,7 @@ def config_of(case: Case, *, run_seed: int = 0, micro_batches: int = 1, amp: str
         config,
         method=case.method,
         method_args=case.all_arguments,
-        teacher=config.teacher if build_method(case.method, case.all_arguments).needs.teacher else None,
+        teacher=config.teacher if loss_record(case.method, case.all_arguments).needs.teacher else None,
         optimisation=optimisation,
         views=replace(config.views, resolution=SIDE),
         numerics=replace(config.numerics, amp=amp, teacher_precision="fp32", channels_last=False),

@@ -24,7 +24,7 @@ from pipeline.config import Files, Numerics, Optimisation, RunConfig, Running, V
 from pipeline.data.loader import Batch
 from pipeline.devices.numerics import running_in
 from pipeline.engine.step import build_train_step
-from pipeline.methods.registry import method_names
+from pipeline.methods._shared.registry import method_names
 from pipeline.models.outputs import Outputs
 from pipeline.models.spec import resolve_model
 from pipeline.teachers.base import Teacher

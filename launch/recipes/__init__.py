@@ -1,1 +1,1 @@
-"""Recipes: functions that return one complete run configuration."""
+"""Recipes: functions, decorated by `recipe`, that return a pair of networks, a loss and settings."""

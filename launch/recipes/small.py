@@ -1,8 +1,9 @@
 """Runs that end within minutes on two cores: a smoke test, and the parts of the demo."""
 
-from launch.recipes.code_bases import Pair
-from launch.recipes.losses import KDLoss, LabelWeight, Student, distilled, supervised
-from pipeline.config import Files, Optimisation, RunConfig, Running, Settings, Views
+from launch.recipes._shared.recipe import Distilled, Supervised, recipe
+from pipeline.config import Optimisation, Running, Settings, Views
+from pipeline.losses._shared.pairs import Pair
+from pipeline.losses.kd import KDLoss
 
 _SMALL = Views(resolution=64, policy="demo_train")
 _DEMO = Settings(
@@ -18,46 +19,28 @@ _SMOKE = Settings(
 )
 
 
-def smoke(
-    files: Files,
-    pair: Pair = Pair("demo_student", "demo_teacher@random"),
-    loss: KDLoss = KDLoss(),
-    settings: Settings = _SMOKE,
-) -> RunConfig:
+@recipe()
+def smoke() -> Distilled:
     """Every part of a distillation run, in under a minute, without data: synthetic pixels, random teacher.
-
-    python launch/imagenet.py smoke --out runs/smoke
 
     Cost: some ten seconds on two cores. Expected: it ends with state "done"; its accuracy means nothing.
     """
-    return distilled("smoke", files, *pair, loss, settings)
+    return Distilled(Pair("demo_student", "demo_teacher@random"), KDLoss(), _SMOKE)
 
 
-def demo(
-    files: Files,
-    pair: Pair = Pair("demo_student", "demo_teacher@runs/demo/teacher/student.pt"),
-    loss: KDLoss = KDLoss(),
-    settings: Settings = _DEMO,
-) -> RunConfig:
-    """The distilled student of `make demo`: a small network on the generated images.
-
-    python launch/imagenet.py demo --data runs/demo/data --out runs/demo/distilled
+@recipe()
+def demo() -> Distilled:
+    """The distilled student of `make demo`: a small network on the generated images, runs/demo/data.
 
     Cost: a minute on two cores. Expected: about ten points of top-1 above the same student from labels alone.
     """
-    return distilled("demo", files, *pair, loss, settings)
+    return Distilled(Pair("demo_student", "demo_teacher@runs/demo/teacher/student.pt"), KDLoss(), _DEMO)
 
 
-def demo_vanilla(
-    files: Files,
-    student: Student = "demo_teacher",
-    ce: LabelWeight = 1.0,
-    settings: Settings = _DEMO,
-) -> RunConfig:
-    """The demo's networks from labels alone: its teacher, and the student to compare with.
-
-    python launch/imagenet.py demo_vanilla --data runs/demo/data --student demo_teacher --out runs/demo/teacher
+@recipe()
+def demo_vanilla() -> Supervised:
+    """The demo's networks from labels alone: its teacher, and (--student demo_student) the student to compare with.
 
     Cost: a minute on two cores.
     """
-    return supervised("demo_vanilla", files, student, ce, settings)
+    return Supervised("demo_teacher", _DEMO)

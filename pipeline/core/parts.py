@@ -6,13 +6,15 @@ Names that begin with "_" are no parts: what the parts of a folder share lies in
 import importlib
 import pkgutil
 from types import ModuleType
+from typing import Any
 
 from pipeline.core.errors import unknown_name
 
 
 def names(package: ModuleType) -> list[str]:
-    """The module names in a package's folder, sorted. Imports none of them."""
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+    """The parts of a package's folder, sorted: its modules but those that begin with `_`. Imports none of them."""
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def load(package: ModuleType, kind: str, name: str, *, known: list[str] | None = None) -> ModuleType:
@@ -21,6 +23,20 @@ def load(package: ModuleType, kind: str, name: str, *, known: list[str] | None =
     if name not in known:
         raise unknown_name(kind, name, known)
     return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def class_of(module: ModuleType, kind: type[Any]) -> type[Any]:
+    """The one public class of a part's file that is a `kind`; imported ones do not count.
+
+    Raises:
+        TypeError: there is none, or several.
+    """
+    own = [value for name, value in vars(module).items() if isinstance(value, type) and not name.startswith("_")]
+    found = [value for value in own if issubclass(value, kind) and value.__module__ == module.__name__]
+    if len(found) != 1:
+        names = ", ".join(value.__name__ for value in found) or "none"
+        raise TypeError(f"{module.__name__} must have one public class that is a {kind.__name__}, has {names}")
+    return found[0]
 
 
 def load_all(package: ModuleType) -> dict[str, ModuleType]:

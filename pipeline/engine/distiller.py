@@ -1,13 +1,15 @@
 """Student and method in one module, so that DDP averages the gradients of every trainable part."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from pipeline.devices.numerics import running_in
-from pipeline.methods.base import Method, MethodInput, Weights
+from pipeline.losses._shared.record import Weights
+from pipeline.methods._shared.method import Method, MethodInput
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 
@@ -41,7 +43,7 @@ class Distiller(nn.Module):
     The one module that is wrapped: torch.compile goes inside (the student), DDP outside.
     """
 
-    def __init__(self, student: Network, method: Method, numerics: StudentNumerics, *, compiled: bool) -> None:
+    def __init__(self, student: Network, method: Method[Any], numerics: StudentNumerics, *, compiled: bool) -> None:
         super().__init__()
         self.student, self.method = student, method
         self._numerics = numerics

@@ -12,7 +12,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.resolve import Run
-from pipeline.methods.base import Setting
+from pipeline.methods._shared.method import Setting
 from pipeline.models.measures import map_shapes, norm_values
 from pipeline.models.network import Network
 from pipeline.models.zoo import build_network

@@ -5,6 +5,7 @@ Below here nobody parses a name, and a restart elsewhere cannot find that "auto"
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,8 +20,8 @@ from pipeline.devices.numerics import teacher_precision
 from pipeline.devices.world import World
 from pipeline.jobs.open import Job
 from pipeline.jobs.run_folder import is_same_run, read_saved_config
-from pipeline.methods.base import Method
-from pipeline.methods.registry import build_method
+from pipeline.methods._shared.method import Method
+from pipeline.methods._shared.registry import build_method
 from pipeline.models.spec import ModelSpec, parse_spec, resolve_model
 from pipeline.teachers.choice import TeacherChoice, choose_teacher
 
@@ -37,7 +38,7 @@ class Names:
         val_policy: the evaluation view.
     """
 
-    method: Method
+    method: Method[Any]
     student: ModelSpec
     teacher: ModelSpec | None
     policy: Policy
@@ -141,7 +142,7 @@ def resolve_values(
     Raises:
         ConfigError: the batch cannot be divided.
     """
-    choice = choose_teacher(config, names.method, names.policy, saved, data.train.index, world)
+    choice = choose_teacher(config, names.method.loss, names.policy, saved, data.train.index, world)
     config = _without_auto(config, saved, data, choice, world)
     micro_batches = config.optimisation.micro_batches or world.size
     order = Order(

@@ -1,83 +1,34 @@
-"""Contrastive representation distillation (Tian et al. 2020, arXiv:1910.10699).
+"""Contrastive representation distillation.
 
 Legend: B batch, K negatives, N samples of the data set, E dimensions compared.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import logsigmoid
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.ranges import ABOVE_0, SHARE
 from pipeline.devices.world import World
-from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Setting, Weights
-from pipeline.methods.negatives import NegativeSampler, Positive
-from pipeline.methods.parts import in_float32, seeded
-
-INFO = MethodInfo(
-    paper="Tian et al. 2020, arXiv:1910.10699",
-    published={
-        R34_R18: "71.17 (README), 70.93 and 70.43 (reproduced); with KD 71.38 (unchecked)",
-        R50_MV1: "71.37 (README)",
-    },
-)
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "repdistiller": {"ce": 1.0, "kd": 0.0, "weight": 0.8},
-    "repdistiller_kd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 0.8},
-    "mdistiller": {"ce": 1.0, "kd": 0.0, "weight": 0.8},
-    "ctkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 0.8},
-}
+from pipeline.losses.crd import CRDLoss
+from pipeline.methods._shared.connectors import seeded
+from pipeline.methods._shared.method import Method, MethodInput, Setting
+from pipeline.methods._shared.negatives import NegativeSampler
+from pipeline.methods._shared.precision import in_float32
 
 _EPS = 1e-7
 
 
-class CRD(Method):
+class CRD(Method[CRDLoss]):
     """Noise-contrastive estimation: a sample's two embeddings against K others of other classes, from memory banks.
 
     Both networks' embeddings are projected to E dimensions by trained layers; the banks hold what each sample's
     projections were when it was last seen, N x E float32 each (0.66 GB on ImageNet at E = 128), in the checkpoint and
     not in the exported student. A step reads the banks as they stood before it and writes them after it, from the
     micro-batches of all ranks. A step also gathers 2 B K E numbers from them: 4.2 GB at B = 256 and K = 16384.
-
-    Args:
-        ce: weight of the cross-entropy.
-        kd: weight of the temperature-scaled divergence.
-        temperature: T of that divergence.
-        weight: of this term.
-        feature_dim: E.
-        num_negatives: K.
-        contrast_temperature: of the contrastive scores.
-        momentum: share of a bank's old row that is kept.
-        positive: "exact" compares with the sample itself, "relax" with a random sample of its class.
     """
-
-    def __init__(
-        self,
-        *,
-        ce: float = 1.0,
-        kd: float = 0.0,
-        temperature: float = 4.0,
-        weight: float = 0.8,
-        feature_dim: int = 128,
-        num_negatives: int = 16384,
-        contrast_temperature: float = 0.07,
-        momentum: float = 0.5,
-        positive: Positive = "exact",
-    ) -> None:
-        super().__init__()
-        ABOVE_0.check("--feature-dim", feature_dim)
-        ABOVE_0.check("--num-negatives", num_negatives)
-        ABOVE_0.check("--contrast-temperature", contrast_temperature)
-        SHARE.check("--method-momentum", momentum)
-        self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
-        self._feature_dim, self._num_negatives = feature_dim, num_negatives
-        self._contrast_temperature, self._momentum, self._positive = contrast_temperature, momentum, positive
-        self._seen: list[_Seen] = []
 
     student_bank: torch.Tensor
     teacher_bank: torch.Tensor
@@ -93,7 +44,8 @@ class CRD(Method):
             raise ConfigError("crd draws negatives from all other classes' samples: it needs the whole data set")
         if setting.teacher_dim is None:
             raise ConfigError("crd compares embeddings: it needs a teacher with a linear classifier")
-        num_samples, width = sum(setting.class_counts), self._feature_dim
+        num_samples, width = sum(setting.class_counts), self.loss.feature_dim
+        self._seen: list[_Seen] = []
         bound = (width / 3) ** -0.5
         with seeded(setting.seed, "crd"):
             self.student_projection = nn.Linear(setting.student_dim, width)
@@ -103,13 +55,8 @@ class CRD(Method):
         # mean score times N of the first step, a constant from then on; 0 is "not yet known"
         self.register_buffer("normalisers", torch.zeros(2))
         self.sampler: nn.Module = NegativeSampler(
-            setting.class_counts, num_negatives=self._num_negatives, seed=setting.seed, positive=self._positive
+            setting.class_counts, num_negatives=self.loss.num_negatives, seed=setting.seed, positive=self.loss.positive
         )
-
-    @property
-    def needs(self) -> Needs:
-        """The teacher's embedding, and its logits where the divergence is wanted."""
-        return Needs(teacher=frozenset({"logits", "embedding"}))
 
     def forward(self, batch: MethodInput) -> torch.Tensor:
         """Both directions: the student against the teacher's bank, the teacher against the student's."""
@@ -137,7 +84,7 @@ class CRD(Method):
         seen = _over_ranks(self._seen, world, num_micro_batches)
         self._seen.clear()
         for bank, rows_SE in ((self.student_bank, seen.student), (self.teacher_bank, seen.teacher)):
-            mixed_SE = self._momentum * bank[seen.ids] + (1 - self._momentum) * rows_SE
+            mixed_SE = self.loss.momentum * bank[seen.ids] + (1 - self.loss.momentum) * rows_SE
             bank.index_copy_(0, seen.ids, _unit(mixed_SE))
         first = seen.means * len(self.student_bank)
         self.normalisers.copy_(torch.where(self.normalisers > 0, self.normalisers, first))
@@ -145,7 +92,7 @@ class CRD(Method):
     def _scores(self, bank_NE: torch.Tensor, contrast_BK: torch.Tensor, query_BE: torch.Tensor) -> torch.Tensor:
         """(B, K + 1) logarithms of exp(<bank row, query> / temperature)."""
         rows_BKE = bank_NE[contrast_BK]
-        return torch.bmm(rows_BKE, query_BE[:, :, None])[:, :, 0] / self._contrast_temperature
+        return torch.bmm(rows_BKE, query_BE[:, :, None])[:, :, 0] / self.loss.contrast_temperature
 
     def _estimate(self, log_BK: torch.Tensor) -> torch.Tensor:
         """-[log x_0 / (x_0 + c) + sum over k of log (K / N) / (x_k + c)], mean over B, from log x; c = K / N + 1e-7."""
@@ -187,6 +134,3 @@ def _over_ranks(own: list[_Seen], world: World, num_micro_batches: int) -> _Seen
         gather([part.teacher for part in padded]).flatten(0, 1),
         gather([part.means for part in padded]).mean(dim=0),
     )
-
-
-METHOD = CRD

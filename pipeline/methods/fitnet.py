@@ -1,77 +1,41 @@
-"""FitNet's hint (Romero et al. 2015, arXiv:1412.6550), trained jointly with the labels as public code does."""
+"""FitNet's hint, trained jointly with the labels as public code does."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu
 
 from pipeline.core.errors import ConfigError
-from pipeline.methods.base import R34_R18, Method, MethodInfo, MethodInput, Needs, Setting, Weights
-from pipeline.methods.parts import as_computed, in_float32, pool_larger, seeded, shapes_of
-
-INFO = MethodInfo(
-    paper="Romero et al. 2015, arXiv:1412.6550", published={R34_R18: "70.66 (README of Channel-Distillation)"}
-)
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "repdistiller": {"ce": 1.0, "kd": 0.0, "weight": 100.0, "stage": "stage2", "variant": "repdistiller"},
-    "mdistiller": {"ce": 1.0, "kd": 0.0, "weight": 100.0, "stage": "stage2", "variant": "repdistiller"},
-    "simkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 100.0, "stage": "stage1"},
-    "ctkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 100.0, "stage": "stage1"},
-}
+from pipeline.losses.fitnet import FitNetLoss
+from pipeline.methods._shared.connectors import seeded, shapes_of
+from pipeline.methods._shared.method import Method, MethodInput, Setting
+from pipeline.methods._shared.pooling import pool_larger
+from pipeline.methods._shared.precision import as_computed, in_float32
 
 Variant = Literal["repdistiller", "simkd"]
 
 
-class FitNet(Method):
+class FitNet(Method[FitNetLoss]):
     """Mean squared error between a regression of one student map, and the teacher's.
 
     The regression is ReLU(BN(convolution)); a strided, transposed or unpadded convolution brings the map to the
     teacher's size.
-
-    Args:
-        ce: weight of the cross-entropy.
-        kd: weight of the temperature-scaled divergence; SimKD and CTKD use 1.
-        temperature: T of that divergence.
-        weight: of this term.
-        stage: the tap compared; SimKD's and CTKD's code takes "stage1".
-        variant: where the student's map is smaller and not just half the teacher's: "repdistiller" refuses, "simkd"
-            pools the teacher's map. Otherwise they are one.
     """
-
-    def __init__(
-        self,
-        *,
-        ce: float = 1.0,
-        kd: float = 0.0,
-        temperature: float = 4.0,
-        weight: float = 100.0,
-        stage: str = "stage2",
-        variant: Variant = "simkd",
-    ) -> None:
-        super().__init__()
-        self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
-        self._stage, self._variant = stage, variant
 
     def build(self, setting: Setting) -> None:
         """Make the regression for the two maps' shapes."""
-        (student,) = shapes_of((self._stage,), setting.student_maps, whose="student")
-        (teacher,) = shapes_of((self._stage,), setting.teacher_maps, whose="teacher")
+        (student,) = shapes_of((self.loss.stage,), setting.student_maps, whose="student")
+        (teacher,) = shapes_of((self.loss.stage,), setting.teacher_maps, whose="teacher")
         with seeded(setting.seed, "fitnet"):
-            self.regressor = Regressor(student, teacher, variant=self._variant)
-
-    @property
-    def needs(self) -> Needs:
-        """One stage of both networks."""
-        return Needs(teacher=frozenset({"logits", self._stage}), student=frozenset({self._stage}))
+            self.regressor = Regressor(student, teacher, variant=self.loss.variant)
 
     def forward(self, batch: MethodInput) -> Tensor:
         """The mean over all elements."""
-        features = batch.student.features[self._stage]
+        features = batch.student.features[self.loss.stage]
         with as_computed(features):
             regressed = self.regressor(features)
         # the regression's map is as large as the teacher's, or smaller where "simkd" pools
-        return mse_loss(*pool_larger(in_float32(regressed), in_float32(batch.taught.features[self._stage])))
+        return mse_loss(*pool_larger(in_float32(regressed), in_float32(batch.taught.features[self.loss.stage])))
 
 
 class Regressor(nn.Module):
@@ -103,6 +67,3 @@ def _fitting_convolution(student: tuple[int, int, int], teacher: tuple[int, int,
         f"  student: {student}\n  teacher: {teacher}\n"
         "Choose another --method-stage, or --variant simkd."
     )
-
-
-METHOD = FitNet

@@ -1,75 +1,33 @@
-"""OFD, a comprehensive overhaul of feature distillation: margin ReLU (Heo et al. 2019, arXiv:1904.01866)."""
+"""OFD, a comprehensive overhaul of feature distillation: margin ReLU."""
 
 import math
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import ConfigError
-from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Setting, Weights
-from pipeline.methods.parts import (
-    STAGES,
-    as_computed,
-    check_taps,
-    convolution,
-    in_float32,
-    pool_larger,
-    seeded,
-    shapes_of,
-)
-
-INFO = MethodInfo(
-    paper="Heo et al. 2019, arXiv:1904.01866",
-    published={R34_R18: "70.81 (unchecked), 71.08 (NORM)", R50_MV1: "71.25 (README)"},
-)
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "official": {"ce": 1.0, "weight": 1e-4, "teacher_mode": "train"},
-    "mdistiller": {"ce": 1.0, "weight": 1e-4, "stages": STAGES[1:], "teacher_mode": "train"},
-    "seed004": {"ce": 1.0, "weight": 1e-3, "teacher_mode": "eval"},
-}
+from pipeline.losses.ofd import OFDLoss
+from pipeline.methods._shared.connectors import convolution, seeded, shapes_of
+from pipeline.methods._shared.method import Method, MethodInput, Setting
+from pipeline.methods._shared.pooling import pool_larger
+from pipeline.methods._shared.precision import as_computed, in_float32
 
 _RARE = 1e-3
 
 
-class OFD(Method):
+class OFD(Method[OFDLoss]):
     """Squared distance between connected student maps and the teacher's, before the ReLU, where it matters.
 
     The teacher's values are cut from below at each channel's margin, the mean of its negative values; elements where
     the teacher is negative and the student lower still do not count. Summed over channels and positions, so the value
     grows with the resolution; averaged over the batch; stage i of n counts 1 / 2^(n - i - 1).
-
-    Args:
-        ce: weight of the cross-entropy.
-        kd: weight of the temperature-scaled divergence.
-        temperature: T of that divergence.
-        weight: of this term; 1e-4 on ImageNet, 1e-3 on CIFAR.
-        stages: shallow to deep. The authors take all four; mdistiller and its vectors the last three.
-        teacher_mode: "train" is the authors' choice on purpose: the teacher normalises by the batch's statistics, so
-            its maps depend on what else is in the batch. "eval" is PkuDavidGuan/Distillation's.
     """
-
-    def __init__(
-        self,
-        *,
-        ce: float = 1.0,
-        kd: float = 0.0,
-        temperature: float = 4.0,
-        weight: float = 1e-4,
-        stages: tuple[str, ...] = STAGES,
-        teacher_mode: Literal["eval", "train"] = "eval",
-    ) -> None:
-        super().__init__()
-        check_taps("--stages", stages)
-        self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
-        self._taps, self._teacher_mode = tuple(f"{stage}.pre" for stage in stages), teacher_mode
 
     def build(self, setting: Setting) -> None:
         """Make one connector for each stage, and the margins from the teacher's BatchNorm."""
-        student = shapes_of(self._taps, setting.student_maps, whose="student")
-        teacher = shapes_of(self._taps, setting.teacher_maps, whose="teacher")
-        missing = [tap for tap in self._taps if tap not in setting.teacher_norms]
+        student = shapes_of(self.loss.taps, setting.student_maps, whose="student")
+        teacher = shapes_of(self.loss.taps, setting.teacher_maps, whose="teacher")
+        missing = [tap for tap in self.loss.taps if tap not in setting.teacher_norms]
         if missing:
             raise ConfigError(
                 f"OFD's margins come from the teacher's BatchNorm before each ReLU: none is known for {missing}.\n"
@@ -77,25 +35,19 @@ class OFD(Method):
             )
         with seeded(setting.seed, "ofd"):
             self.connectors = nn.ModuleList(_connector(s[0], t[0]) for s, t in zip(student, teacher, strict=True))
-        for number, tap in enumerate(self._taps):
+        for number, tap in enumerate(self.loss.taps):
             self.register_buffer(f"margin{number}", margins(*setting.teacher_norms[tap]))
-
-    @property
-    def needs(self) -> Needs:
-        """The stages before their last ReLU, of both networks, and the teacher's BatchNorm there."""
-        taps = frozenset(self._taps)
-        return Needs(teacher=taps | {"logits"}, student=taps, norms=taps, teacher_mode=self._teacher_mode)
 
     def forward(self, batch: MethodInput) -> Tensor:
         """The weighted sum over stages, over B."""
         terms = []
-        for number, (tap, connector) in enumerate(zip(self._taps, self.connectors, strict=True)):
+        for number, (tap, connector) in enumerate(zip(self.loss.taps, self.connectors, strict=True)):
             source = batch.student.features[tap]
             with as_computed(source):
                 connected = connector(source)
             pair = pool_larger(in_float32(connected), in_float32(batch.taught.features[tap]))
             terms.append(
-                partial_distance(*pair, self.get_buffer(f"margin{number}")) / 2 ** (len(self._taps) - number - 1)
+                partial_distance(*pair, self.get_buffer(f"margin{number}")) / 2 ** (len(self.loss.taps) - number - 1)
             )
         return torch.stack(terms).sum() / len(batch.labels)
 
@@ -124,6 +76,3 @@ def _connector(channels: int, width: int) -> nn.Sequential:
     layer = convolution(channels, width)
     nn.init.normal_(layer.weight, std=math.sqrt(2 / width))
     return nn.Sequential(layer, nn.BatchNorm2d(width))
-
-
-METHOD = OFD

@@ -1,85 +1,32 @@
-"""ReviewKD, distillation by knowledge review (Chen et al. 2021, arXiv:2104.09044).
+"""ReviewKD, distillation by knowledge review.
 
 Legend: B batch, levels from the pooled embedding (1 x 1) to the first stage.
 """
 
 from functools import lru_cache
 from itertools import zip_longest
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.ranges import ABOVE_0, NOT_NEGATIVE
-from pipeline.methods.base import R34_R18, R50_MV1, Method, MethodInfo, MethodInput, Needs, Setting, Weights
-from pipeline.methods.parts import STAGES, as_computed, check_taps, convolution, in_float32, pool_to, seeded, shapes_of
-
-INFO = MethodInfo(
-    paper="Chen et al. 2021, arXiv:2104.09044",
-    published={R34_R18: "71.61 (README), 71.64 (torchdistill)", R50_MV1: "72.56 (README)"},
-)
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "official": {"ce": 1.0, "weight": 1.0},
-    "official_mobilenet": {"ce": 1.0, "weight": 8.0, "student_maps": "pre", "mid_channels": 256},
-    "official_cifar": {"ce": 1.0, "weight": 5.0, "warmup_epochs": 20},
-    "mdistiller": {"ce": 1.0, "weight": 1.0, "student_maps": "pre", "teacher_maps": "pre"},
-}
+from pipeline.losses.reviewkd import ReviewKDLoss
+from pipeline.methods._shared.connectors import convolution, seeded, shapes_of
+from pipeline.methods._shared.method import Method, MethodInput, Setting
+from pipeline.methods._shared.pooling import pool_to
+from pipeline.methods._shared.precision import as_computed, in_float32
 
 _POOLED_SIDES = (4, 2, 1)
 
-Activation = Literal["post", "pre"]
 
-
-class ReviewKD(Method):
-    """Student maps, fused from the deepest up, against the teacher's: hierarchical context loss, summed over levels.
-
-    Public code differs in the maps: the authors' ImageNet code means to read values before the last ReLU of each stage,
-    but an in-place ReLU overwrites them in ResNets (not in its MobileNet); mdistiller truly reads them before.
-
-    Args:
-        ce: weight of the cross-entropy.
-        kd: weight of the temperature-scaled divergence.
-        temperature: T of that divergence.
-        weight: of this term; on ImageNet 1 for ResNet-18 and 8 for MobileNetV1, on CIFAR 5 (0.6 and 8 for some pairs).
-        stages: the taps, shallow to deep; the pooled embedding is the last level.
-        student_maps: "post" or "pre" activation. Authors' ResNet-18: post, MobileNetV1: pre. mdistiller, ImageNet: pre.
-        teacher_maps: the same for the teacher. Authors' ResNets: post. mdistiller: pre.
-        mid_channels: channels in which levels are fused, at most the student's deepest. Authors: 512, and 256 for
-            MobileNetV1.
-        warmup_epochs: the term grows linearly over them. None on ImageNet; 20 on CIFAR.
-        first_epoch: the first epoch's number in that: 0 in the authors' code (no weight in it), 1 in mdistiller.
-    """
-
-    def __init__(
-        self,
-        *,
-        ce: float = 1.0,
-        kd: float = 0.0,
-        temperature: float = 4.0,
-        weight: float = 1.0,
-        stages: tuple[str, ...] = STAGES,
-        student_maps: Activation = "post",
-        teacher_maps: Activation = "post",
-        mid_channels: int = 512,
-        warmup_epochs: int = 0,
-        first_epoch: Literal[0, 1] = 0,
-    ) -> None:
-        super().__init__()
-        check_taps("--stages", stages)
-        ABOVE_0.check("--mid-channels", mid_channels)
-        NOT_NEGATIVE.check("--method-warmup-epochs", warmup_epochs)
-        self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
-        self._student_taps = tuple(_tap(stage, student_maps) for stage in stages)
-        self._teacher_taps = tuple(_tap(stage, teacher_maps) for stage in stages)
-        self._mid_channels, self._warmup_epochs, self._first_epoch = mid_channels, warmup_epochs, first_epoch
+class ReviewKD(Method[ReviewKDLoss]):
+    """Student maps, fused from the deepest up, against the teacher's: hierarchical context loss, summed over levels."""
 
     def build(self, setting: Setting) -> None:
         """Make one fusion for each level, the deepest first."""
-        student = shapes_of(self._student_taps, setting.student_maps, whose="student")
-        teacher = shapes_of(self._teacher_taps, setting.teacher_maps, whose="teacher")
+        student = shapes_of(self.loss.student_taps, setting.student_maps, whose="student")
+        teacher = shapes_of(self.loss.teacher_taps, setting.teacher_maps, whose="teacher")
         if setting.micro_batch < 2:
             raise ConfigError(
                 "ReviewKD normalises the pooled embedding over the micro-batch, which must be 2 or more: got"
@@ -89,26 +36,19 @@ class ReviewKD(Method):
             raise ConfigError("ReviewKD compares embeddings too: the teacher's dimensions must be known")
         channels = (*(shape[0] for shape in student), setting.student_dim)
         widths = (*(shape[0] for shape in teacher), setting.teacher_dim)
-        inner = min(self._mid_channels, setting.student_dim)
+        inner = min(self.loss.mid_channels, setting.student_dim)
         deepest_first = list(zip(channels, widths, strict=True))[::-1]
         with seeded(setting.seed, "reviewkd"):
             self.fusions = nn.ModuleList(
                 Fusion(c, inner, w, first=number == 0) for number, (c, w) in enumerate(deepest_first)
             )
 
-    @property
-    def needs(self) -> Needs:
-        """The stages and the embedding of both networks."""
-        return Needs(
-            teacher=frozenset({"logits", "embedding", *self._teacher_taps}), student=frozenset(self._student_taps)
-        )
-
     def forward(self, batch: MethodInput) -> Tensor:
         """The sum over levels, times the warm-up's share."""
         assert batch.student.embedding is not None
         assert batch.taught.embedding is not None
-        student = [batch.student.features[tap] for tap in self._student_taps]
-        teacher = [batch.taught.features[tap] for tap in self._teacher_taps]
+        student = [batch.student.features[tap] for tap in self.loss.student_taps]
+        teacher = [batch.taught.features[tap] for tap in self.loss.teacher_taps]
         with as_computed(student[-1]):
             reviewed = self._review(
                 [*student, batch.student.embedding[:, :, None, None]],
@@ -128,9 +68,9 @@ class ReviewKD(Method):
         return reviewed[::-1]
 
     def _share(self, epoch: int) -> float:
-        if not self._warmup_epochs:
+        if not self.loss.warmup_epochs:
             return 1.0
-        return min(1.0, (epoch + self._first_epoch) / self._warmup_epochs)
+        return min(1.0, (epoch + self.loss.first_epoch) / self.loss.warmup_epochs)
 
 
 class Fusion(nn.Module):
@@ -203,10 +143,3 @@ def _normed(channels: int, width: int, kernel: int) -> nn.Sequential:
     layer = convolution(channels, width, kernel)
     nn.init.kaiming_uniform_(layer.weight, a=1)
     return nn.Sequential(layer, nn.BatchNorm2d(width))
-
-
-def _tap(stage: str, activation: Activation) -> str:
-    return stage if activation == "post" else f"{stage}.pre"
-
-
-METHOD = ReviewKD

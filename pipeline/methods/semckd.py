@@ -1,39 +1,23 @@
-"""SemCKD, cross-layer distillation with semantic calibration (Chen et al. 2021, arXiv:2012.03236).
+"""SemCKD, cross-layer distillation with semantic calibration.
 
 Legend: B batch, S stages of the student, T stages of the teacher, E = B // 4 dimensions of queries and keys.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu, softmax
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.ranges import ABOVE_0
-from pipeline.methods.base import R34_R18, Method, MethodInfo, MethodInput, Needs, Setting, Weights
-from pipeline.methods.parts import (
-    STAGES,
-    as_computed,
-    check_taps,
-    convolution,
-    in_plain_float32,
-    pool_larger,
-    seeded,
-    shapes_of,
-)
-
-INFO = MethodInfo(paper="Chen et al. 2021, arXiv:2012.03236", published={R34_R18: "70.87 (README)"})
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "semckd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 50.0},
-    "simkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 400.0},  # its CIFAR-100 setting
-}
+from pipeline.losses.semckd import SemCKDLoss
+from pipeline.methods._shared.connectors import convolution, seeded, shapes_of
+from pipeline.methods._shared.method import Method, MethodInput, Setting
+from pipeline.methods._shared.pooling import pool_larger
+from pipeline.methods._shared.precision import as_computed, in_plain_float32
 
 _FACTOR = 4
 
 
-class SemCKD(Method):
+class SemCKD(Method[SemCKDLoss]):
     """Every pair of a student's and a teacher's stage is regressed; each sample's attention weighs the pairs.
 
     Attention compares rows of the stages' Gram matrices over the batch, through small networks whose INPUT DIMENSION IS
@@ -41,36 +25,14 @@ class SemCKD(Method):
 
     Every stage pair has a regression, so the trainable parts are large: 54.8 M parameters for ResNet-34 -> ResNet-18,
     more than 850 M for a ResNet-50 teacher.
-
-    Args:
-        ce: weight of the cross-entropy.
-        kd: weight of the temperature-scaled divergence.
-        temperature: T of that divergence.
-        weight: of this term; 400 on CIFAR, 50 on ImageNet.
-        stages: the taps of both networks.
-        soft: divides the attention's logits, as in SimKD's code; 1 is SemCKD's own code.
     """
 
-    def __init__(
-        self,
-        *,
-        ce: float = 1.0,
-        kd: float = 1.0,
-        temperature: float = 4.0,
-        weight: float = 50.0,
-        stages: tuple[str, ...] = STAGES,
-        soft: float = 1.0,
-    ) -> None:
-        super().__init__()
-        check_taps("--stages", stages)
-        ABOVE_0.check("--soft", soft)
-        self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
-        self._stages, self._soft, self._micro_batch = tuple(stages), soft, 0
+    _micro_batch = 0
 
     def build(self, setting: Setting) -> None:
         """Make the attention for the micro-batch and the regressions for the stages' channels."""
-        student = shapes_of(self._stages, setting.student_maps, whose="student")
-        teacher = shapes_of(self._stages, setting.teacher_maps, whose="teacher")
+        student = shapes_of(self.loss.stages, setting.student_maps, whose="student")
+        teacher = shapes_of(self.loss.of_teacher, setting.teacher_maps, whose="teacher")
         size = self._micro_batch = setting.micro_batch
         if size < _FACTOR:
             raise ConfigError(
@@ -82,16 +44,11 @@ class SemCKD(Method):
             self.keys = nn.ModuleList(Embedding(size) for _ in teacher)
             self.regressors = nn.ModuleList(nn.ModuleList(_regressor(s[0], t[0]) for t in teacher) for s in student)
 
-    @property
-    def needs(self) -> Needs:
-        """All stages of both networks."""
-        return Needs(teacher=frozenset({"logits", *self._stages}), student=frozenset(self._stages))
-
     def forward(self, batch: MethodInput) -> Tensor:
         """Sum over pairs of attention times mean squared error, over B S."""
         self._check(len(batch.labels))
-        student = [batch.student.features[stage] for stage in self._stages]
-        teacher = [batch.taught.features[stage] for stage in self._stages]
+        student = [batch.student.features[stage] for stage in self.loss.stages]
+        teacher = [batch.taught.features[stage] for stage in self.loss.of_teacher]
         targets = [in_plain_float32(map_) for map_ in teacher]
         attention_BST = self.attention([in_plain_float32(map_) for map_ in student], targets)
         errors = [self._errors(number, map_, teacher, targets) for number, map_ in enumerate(student)]
@@ -101,7 +58,7 @@ class SemCKD(Method):
     def attention(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
         """(B, S, T), sums to 1 over the teacher's stages; from maps in float32."""
         queries_BSE, keys_BTE = _embed(self.queries, student), _embed(self.keys, teacher)
-        return softmax(queries_BSE @ keys_BTE.transpose(1, 2) / self._soft, dim=2)
+        return softmax(queries_BSE @ keys_BTE.transpose(1, 2) / self.loss.soft, dim=2)
 
     def _errors(self, number: int, source: Tensor, teacher: list[Tensor], targets: list[Tensor]) -> list[Tensor]:
         """(B,) mean squared errors of the student's stage `number` against each of the teacher's.
@@ -163,6 +120,3 @@ def _regressor(channels: int, width: int) -> nn.Sequential:
         nn.ReLU(),
         convolution(inner, width),
     )
-
-
-METHOD = SemCKD

@@ -1,97 +1,62 @@
-"""SimKD, the teacher's classifier on the student's features (Chen et al. 2022, arXiv:2203.14001)."""
+"""SimKD, the teacher's classifier on the student's features."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.ranges import ABOVE_0
-from pipeline.methods.base import R50_MV1, R50_R18, Method, MethodInfo, MethodInput, Needs, Setting, Weights
-from pipeline.methods.parts import convolution, in_float32, pool_larger, pool_to, seeded, shapes_of
+from pipeline.losses.simkd import SimKDLoss
+from pipeline.methods._shared.connectors import convolution, seeded, shapes_of
+from pipeline.methods._shared.method import Method, MethodInput, Setting
+from pipeline.methods._shared.pooling import pool_larger, pool_to
+from pipeline.methods._shared.precision import in_float32
 from pipeline.models.head import Float32Linear
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 from pipeline.models.trim import cut_tail
 
-INFO = MethodInfo(
-    paper="Chen et al. 2022, arXiv:2203.14001",
-    published={R50_R18: "71.66 (author, in its issue 5), 71.59 (unchecked)", R50_MV1: "72.25 (unchecked)"},
-)
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "simkd": {"ce": 0.0, "kd": 0.0, "weight": 1.0, "factor": 2},
-}
-
 PROJECTED = "projected"
 _POOLING_RTOL = 0.05  # half precision maps
 
 
-class SimKD(Method):
+class SimKD(Method[SimKDLoss]):
     """Mean squared error between the projected last map of the student and the teacher's last map.
 
     The student that is trained, evaluated and saved is the network up to its last map, the projector and the teacher's
     classifier: `student_network`. Labels are not used, unless `ce` is given.
-
-    Args:
-        ce: weight of the cross-entropy of the projected student's logits.
-        kd: weight of the temperature-scaled divergence.
-        temperature: T of that divergence.
-        weight: of this term.
-        factor: the projector's inner channels are the teacher's over this.
-        stage: the last map.
     """
 
-    def __init__(
-        self,
-        *,
-        ce: float = 0.0,
-        kd: float = 0.0,
-        temperature: float = 4.0,
-        weight: float = 1.0,
-        factor: int = 2,
-        stage: str = "stage4",
-    ) -> None:
-        super().__init__()
-        ABOVE_0.check("--factor", factor)
-        self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
-        self._factor, self._stage = factor, stage
-        self._checked = False
-        self._make_student: Callable[[nn.Module], nn.Module] | None = None
+    _checked = False
+    _make_student: Callable[[nn.Module], nn.Module] | None = None
 
     def build(self, setting: Setting) -> None:
         """Keep what the student will be made of; its parts belong to the student, not to the method."""
-        (student,) = shapes_of((self._stage,), setting.student_maps, whose="student")
-        (teacher,) = shapes_of((self._stage,), setting.teacher_maps, whose="teacher")
+        (student,) = shapes_of((self.loss.stage,), setting.student_maps, whose="student")
+        (teacher,) = shapes_of((self.loss.stage,), setting.teacher_maps, whose="teacher")
         head = setting.head
         if head is None or head[0].shape[1] != teacher[0]:
             found = "none" if head is None else f"a classifier of {head[0].shape[1]} inputs"
             raise ConfigError(
                 "SimKD averages the teacher's last map and applies the teacher's classifier to it:\n"
-                f"  map '{self._stage}': {teacher[0]} channels\n  classifier: {found}\n"
+                f"  map '{self.loss.stage}': {teacher[0]} channels\n  classifier: {found}\n"
                 "Choose a teacher that pools its last map right before a linear classifier (ResNet, DenseNet, ...)."
             )
 
         def make(network: nn.Module) -> nn.Module:
             with seeded(setting.seed, "simkd"):
-                projector, classifier = Projector(student[0], teacher[0], factor=self._factor), _frozen(head)
+                projector, classifier = Projector(student[0], teacher[0], factor=self.loss.factor), _frozen(head)
             return ProjectedStudent(
                 network,
                 projector,
                 classifier,
-                stage=self._stage,
+                stage=self.loss.stage,
                 scale=teacher[1] / student[1],
                 resolution=setting.resolution,
             )
 
         self._make_student = make
-
-    @property
-    def needs(self) -> Needs:
-        """The last map of both networks, and the teacher's classifier."""
-        return Needs(teacher=frozenset({"logits", "head", self._stage}), student=frozenset({self._stage}))
 
     def student_network(self, student: nn.Module) -> nn.Module:
         """`student` up to the last map, with the projector and the teacher's classifier."""
@@ -100,7 +65,7 @@ class SimKD(Method):
 
     def forward(self, batch: MethodInput) -> Tensor:
         """The mean over all elements."""
-        target = in_float32(batch.taught.features[self._stage])
+        target = in_float32(batch.taught.features[self.loss.stage])
         if not self._checked and batch.taught.embedding is not None:
             self._check_pooling(target, batch.taught.embedding)
         return mse_loss(*pool_larger(in_float32(batch.student.features[PROJECTED]), target))
@@ -110,8 +75,8 @@ class SimKD(Method):
         pooled = features.mean(dim=(2, 3))
         if not torch.allclose(pooled, embedding.to(pooled.dtype), rtol=_POOLING_RTOL, atol=_POOLING_RTOL):
             raise ConfigError(
-                f"SimKD needs a teacher whose classifier sees the average of its last map '{self._stage}': this one's"
-                " classifier sees other values (a norm, say, comes between). Choose a ResNet, RegNet or DenseNet."
+                f"SimKD needs a teacher whose classifier sees the average of its last map '{self.loss.stage}': this"
+                " one's sees other values (a norm, say, comes between). Choose a ResNet, RegNet or DenseNet."
             )
         self._checked = True
 
@@ -217,6 +182,3 @@ def _frozen(head: tuple[Tensor, Tensor]) -> Float32Linear:
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
     return layer.requires_grad_(False)
-
-
-METHOD = SimKD

@@ -1,81 +1,43 @@
-"""Variational information distillation (Ahn et al. 2019, arXiv:1904.05835)."""
+"""Variational information distillation."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
-from pipeline.methods.base import Method, MethodInfo, MethodInput, Needs, Setting, Weights
-from pipeline.methods.parts import (
-    STAGES,
-    as_computed,
-    check_taps,
-    convolution,
-    in_float32,
-    pool_larger,
-    seeded,
-    shapes_of,
-)
-
-INFO = MethodInfo(paper="Ahn et al. 2019, arXiv:1904.05835")
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "repdistiller": {"ce": 1.0, "kd": 0.0, "weight": 1.0},
-    "simkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 1.0},
-    "ctkd": {"ce": 1.0, "kd": 1.0, "temperature": 4.0, "weight": 1.0},
-}
+from pipeline.losses.vid import VIDLoss
+from pipeline.methods._shared.connectors import convolution, seeded, shapes_of
+from pipeline.methods._shared.method import Method, MethodInput, Setting
+from pipeline.methods._shared.pooling import pool_larger
+from pipeline.methods._shared.precision import as_computed, in_float32
 
 _INITIAL_VARIANCE = 5.0
 _EPS = 1e-5
 
 
-class VID(Method):
+class VID(Method[VIDLoss]):
     """Negative Gaussian log-likelihood of the teacher's map given the student's, without its constant; sum over stages.
 
     The mean is a regression of the student's map, the variance is one number a channel; both are trained.
-
-    Args:
-        ce: weight of the cross-entropy.
-        kd: weight of the temperature-scaled divergence; SimKD and CTKD use 1.
-        temperature: T of that divergence.
-        weight: of this term.
-        stages: the taps compared.
     """
-
-    def __init__(
-        self,
-        *,
-        ce: float = 1.0,
-        kd: float = 0.0,
-        temperature: float = 4.0,
-        weight: float = 1.0,
-        stages: tuple[str, ...] = STAGES,
-    ) -> None:
-        super().__init__()
-        check_taps("--stages", stages)
-        self.weights = Weights(ce=ce, kd=kd, temperature=temperature, method=weight)
-        self._stages = tuple(stages)
 
     def build(self, setting: Setting) -> None:
         """Make one regression for each stage."""
-        student = shapes_of(self._stages, setting.student_maps, whose="student")
-        teacher = shapes_of(self._stages, setting.teacher_maps, whose="teacher")
+        student = shapes_of(self.loss.stages, setting.student_maps, whose="student")
+        teacher = shapes_of(self.loss.stages, setting.teacher_maps, whose="teacher")
         with seeded(setting.seed, "vid"):
-            self.gaussians = nn.ModuleList(Gaussian(s[0], t[0]) for s, t in zip(student, teacher, strict=True))
-
-    @property
-    def needs(self) -> Needs:
-        """The same stages of both networks."""
-        return Needs(teacher=frozenset({"logits", *self._stages}), student=frozenset(self._stages))
+            self.gaussians = nn.ModuleList(
+                Gaussian(s[0], t[0], inner=self.loss.mid_channels or t[0])
+                for s, t in zip(student, teacher, strict=True)
+            )
 
     def forward(self, batch: MethodInput) -> Tensor:
         """The sum over stages."""
         student, teacher = batch.student.features, batch.taught.features
         terms = [
             gaussian(student[stage], teacher[stage])
-            for gaussian, stage in zip(self.gaussians, self._stages, strict=True)
+            for gaussian, stage in zip(self.gaussians, self.loss.stages, strict=True)
         ]
         return torch.stack(terms).sum()
 
@@ -86,12 +48,13 @@ class Gaussian(nn.Module):
     Args:
         channels: of the student's map.
         width: channels of the teacher's.
+        inner: channels between the regression's convolutions.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, *, inner: int) -> None:
         super().__init__()
         self.regressor = nn.Sequential(
-            convolution(channels, width), nn.ReLU(), convolution(width, width), nn.ReLU(), convolution(width, width)
+            convolution(channels, inner), nn.ReLU(), convolution(inner, inner), nn.ReLU(), convolution(inner, width)
         )
         self.log_scale = nn.Parameter(torch.full((width,), math.log(math.expm1(_INITIAL_VARIANCE - _EPS))))
 
@@ -103,6 +66,3 @@ class Gaussian(nn.Module):
         variance = softplus(self.log_scale)[:, None, None] + _EPS
         error = mse_loss(in_float32(mean), in_float32(target), reduction="none")
         return 0.5 * (error / variance + variance.log()).mean()
-
-
-METHOD = VID

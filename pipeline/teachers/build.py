@@ -5,7 +5,7 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.core.errors import ConfigError
-from pipeline.methods.base import Needs
+from pipeline.losses._shared.record import Needs
 from pipeline.models.measures import Affine
 from pipeline.models.network import Network
 from pipeline.models.spec import ModelSpec

@@ -10,7 +10,7 @@ from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION
 from pipeline.data.policy import Policy
 from pipeline.devices.world import World
-from pipeline.methods.base import Method
+from pipeline.losses._shared.record import Loss
 from stores.manifest import Manifest
 from stores.outputs import StoreOutputs, kept, pick_outputs
 from stores.reader import StoreReader, open_store
@@ -55,7 +55,7 @@ class TeacherChoice:
 
 
 def choose_teacher(
-    config: RunConfig, method: Method, policy: Policy, saved: RunConfig | None, index: Index, world: World
+    config: RunConfig, loss: Loss, policy: Policy, saved: RunConfig | None, index: Index, world: World
 ) -> TeacherChoice:
     """Open the store where one is given, check that it is of these views, decide, and say at once what was decided.
 
@@ -63,7 +63,7 @@ def choose_teacher(
 
     Args:
         config: from the command line.
-        method: what the student learns by.
+        loss: of the method.
         policy: of the training views.
         saved: the run's own, where it is continued: source and number of views stay what they were.
         index: the training data.
@@ -73,7 +73,7 @@ def choose_teacher(
         StoreError: the store is of other data, views or format; both values are shown.
         ConfigError: `stored` or `hybrid` asked for and not possible.
     """
-    choice = _choose(config, method, policy, saved, index, world)
+    choice = _choose(config, loss, policy, saved, index, world)
     lines = Lines(enabled=world.is_main)
     for note in choice.notes:
         lines.say(note)
@@ -83,12 +83,12 @@ def choose_teacher(
 
 
 def _choose(
-    config: RunConfig, method: Method, policy: Policy, saved: RunConfig | None, index: Index, world: World
+    config: RunConfig, loss: Loss, policy: Policy, saved: RunConfig | None, index: Index, world: World
 ) -> TeacherChoice:
     num_views = config.views.num_views
     if saved is not None and num_views is None:
         num_views = saved.views.num_views
-    if not method.needs.teacher:
+    if not loss.needs.teacher:
         return TeacherChoice("none", None, None, num_views)
     asked = config.teaching.teacher_source
     if asked == "auto" and saved is not None:
@@ -98,7 +98,7 @@ def _choose(
     reader = _open(config)
     _check_same_views(reader.manifest, policy, config.views.plan_seed, index)
     complete: list[int] = world.gather(reader.complete_views())[0]  # a store may grow: all ranks take the main one's
-    picked = pick_outputs(reader, method.needs.teacher, method.refuses_topk)
+    picked = pick_outputs(reader, loss.needs.teacher, loss.refuses_topk)
     lacking = picked if isinstance(picked, str) else _lacking_views(reader, complete, num_views, asked)
     if lacking is not None:
         if asked == "auto":

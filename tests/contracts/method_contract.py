@@ -78,7 +78,7 @@ class MethodContract:
 
     def test_stored_outputs_give_the_same_loss(self, case: Case) -> None:
         networks = networks_of(config_of(case))
-        for kind in {"dense", "embedding"} & set(networks.distiller.method.stores):
+        for kind in {"dense", "embedding"} & set(networks.distiller.method.loss.stores):
             stored = replace(networks, teacher=_Stored(networks, kind))
             expected, found = terms_of(networks, batch_of(), epoch=1), terms_of(stored, batch_of(), epoch=1)
             for name, term in expected.items():
@@ -93,8 +93,8 @@ class MethodContract:
             outputs = networks.teacher.outputs(batch, networks.prepare(batch.images))
             assert maps <= set(outputs.features)
             assert outputs.embedding is not None
-        assert not (maps and method.stores), "no store keeps maps"
-        if "topk" in method.stores:
+        assert not (maps and method.loss.stores), "no store keeps maps"
+        if "topk" in method.loss.stores:
             assert method.weights.temperature <= 1
 
 

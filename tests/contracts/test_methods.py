@@ -1,62 +1,75 @@
 """Every method of the folder, and its variants, keeps the method contract."""
 
 import math
+from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from method_cases import CASES, PRESETS, Case, one_thread
+from method_cases import CASES, CHOICES, Case, one_thread
 from method_contract import MethodContract
 
 from pipeline.config import method_flag
 from pipeline.core.errors import ConfigError
-from pipeline.methods.base import Method, MethodInfo, Weights
-from pipeline.methods.registry import build_method, method_module, method_names
+from pipeline.core.fields import abouts
+from pipeline.losses._shared.record import Weights
+from pipeline.losses._shared.registry import loss_names, loss_record, loss_type
+from pipeline.methods._shared.registry import build_method, method_names
 
 __all__ = ["one_thread"]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES + CHOICES, ids=str)
 class TestMethods(MethodContract):
-    """A new file in pipeline/methods is held to it without a line here."""
+    """A new file in pipeline/methods, with its record in pipeline/losses, is held to it without a line here."""
 
 
-@pytest.mark.parametrize("case", PRESETS, ids=str)
-def test_presets_are_hyper_parameters(case: Case) -> None:
-    weights = build_method(case.method, case.arguments).weights
-    assert weights.ce + weights.kd + weights.method > 0
+def test_every_method_has_a_record_and_every_record_a_method() -> None:
+    assert loss_names() == method_names()
 
 
-@pytest.mark.parametrize("name", method_names())
-def test_every_method_names_its_source(name: str) -> None:
-    info = method_module(name).INFO
-    assert isinstance(info, MethodInfo)
-    assert info.paper
-    assert all(figures[:2].isdigit() for figures in info.published.values()), "a figure first, then its source"
+@pytest.mark.parametrize("name", loss_names())
+def test_every_method_names_its_source_and_says_what_its_hyper_parameters_are(name: str) -> None:
+    kind = loss_type(name)
+    assert kind.paper
+    texts = [text for texts in (kind.published, *kind.published_with.values()) for text in texts.values()]
+    assert all(figures[:2].isdigit() for figures in texts), "a figure first, then its source"
+    assert {item.name for item in fields(kind)} - {"base"} == set(abouts(kind))
 
 
-def test_an_unknown_method_argument_or_preset_is_refused_by_name() -> None:
-    for name, arguments, told in (
+@pytest.mark.parametrize("case", CASES + CHOICES, ids=str)
+def test_a_record_comes_back_from_its_json(case: Case) -> None:
+    loss = loss_record(case.method, case.all_arguments)
+    assert loss_record(case.method, loss.to_json()) == loss
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
         ("dkt", {}, "dkd"),
         ("dkd", {"gamma": 1}, "gamma"),
-        ("dkd", {"preset": "mdistiler"}, "mdistiller"),
+        ("dkd", {"preset": "mdistiller"}, "preset"),
         ("ctkd", {"base": "supervised"}, "supervised"),
+        ("ctkd", {"base": "dist"}, r"cannot change 'dist': its base is one of at, crd, dkd, fitnet"),
+        ("ctkd", {"base": "spp"}, "Did you mean 'sp'"),
+        ("ctkd", {"base_args": {"temperature": 2.0}}, "leave out --temperature 2"),
         ("ctkd", {"base": "sp", "base_args": {"kd": 0.0}}, "kd"),
         ("ctkd", {"base_args": {"form": "cross_entropy"}}, "entropy"),
+        ("ctkd", {"base_args": {"preset": "ctkd"}}, "'kd' has no hyper-parameter.*preset"),
         ("lskd", {"base": "pkt"}, "dkd"),
-        ("ctkd", {"base_args": {"preset": "seed004"}}, "entropy"),
-        ("ctkd", {"base_args": {"preset": "repdistilller"}}, "repdistiller"),
+        ("lskd", {"hidden": 3}, "hidden"),
         ("lskd", {"base_args": {"form": "cross_entropy"}}, "form"),
-        ("lskd", {"base_args": {"preset": "mdistiller"}}, r"(?s)own weights.*'mdistiller'.*Leave out the preset"),
-    ):
-        with pytest.raises(ConfigError, match=told):
-            build_method(name, arguments)
+    ],
+)
+def test_an_unknown_method_argument_or_base_is_refused_by_name(name: str, arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build_method(name, arguments)
 
 
 def numbers_of_methods() -> list[tuple[str, str, type]]:
     """(method, hyper-parameter, int or float) of every one that is a number, or None."""
     found = []
     for method in method_names():
-        for name, kind in get_type_hints(method_module(method).METHOD.__init__).items():
+        for name, kind in get_type_hints(loss_type(method)).items():
             numbers = {int, float} & {kind, *get_args(kind)}
             if numbers:
                 found.append((method, name, numbers.pop()))
@@ -87,23 +100,13 @@ def test_a_number_of_nothing_is_refused_by_its_flag(method: str, arguments: dict
         build_method(method, arguments)
 
 
-def test_arguments_win_over_their_preset() -> None:
-    weights = build_method("kd", {"preset": "mdistiller", "kd": 0.7}).weights
-    assert (weights.ce, weights.kd, weights.temperature) == (0.5, 0.7, 1.0)
-
-
-def test_a_preset_of_the_base_wins_over_the_wrapper_and_arguments_over_both() -> None:
+def test_arguments_win_over_the_wrappers_authors_and_those_over_the_bases_own() -> None:
     def weights(base: str, **base_args: Any) -> Weights:
         return build_method("ctkd", {"base": base, "base_args": base_args}).weights
 
     assert (weights("kd").ce, weights("kd").kd) == (1.0, 1.0)
-    assert weights("kd", preset="repdistiller") == build_method("kd", {"preset": "repdistiller"}).weights
-    assert weights("kd", preset="repdistiller", kd=0.3).kd == 0.3
-    dkd = build_method("ctkd", {"base": "dkd", "base_args": {"preset": "mdistiller_cifar"}})
-    expected = build_method("dkd", {"preset": "mdistiller_cifar"})
-    assert dkd.weights == expected.weights
-    assert _numbers(dkd.base) == _numbers(expected)
-
-
-def _numbers(method: Method) -> dict[str, float]:
-    return {name: value for name, value in vars(method).items() if isinstance(value, int | float)}
+    assert (weights("kd", ce=0.1, kd=0.9).ce, weights("kd", kd=0.3).kd) == (0.1, 0.3)
+    assert weights("pkt").kd == 1.0
+    assert build_method("pkt", {}).weights.kd == 0.0
+    around = loss_record("ctkd", {"base": "dkd", "base_args": {"beta": 8.0}})
+    assert around.to_json()["base_args"] == loss_record("dkd", {"beta": 8.0, "warmup_epochs": 0}).to_json()

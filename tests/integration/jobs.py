@@ -68,7 +68,9 @@ class Job:
 class ForkedJob(Job):
     """Ranks without torchrun; with one rank, the plain `python launch/imagenet.py`, or another program's `entry`."""
 
-    def __init__(self, arguments: Sequence[str], *, log: Path, size: int = 1, entry: Callable[[], None] = main) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, log: Path, size: int = 1, entry: Callable[[], object] = main
+    ) -> None:
         super().__init__(log)
         places = [_place(rank, size, port) for port in [free_port()] for rank in range(size)]
         self._ranks = [_FORKS.Process(target=_run_rank, args=(list(arguments), place, log, entry)) for place in places]
@@ -287,7 +289,7 @@ def _place(rank: int, size: int, port: int) -> dict[str, str]:
     return {**{name: str(value) for name, value in ranks.items()}, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
-def _run_rank(arguments: list[str], place: dict[str, str], log: Path, entry: Callable[[], None]) -> None:
+def _run_rank(arguments: list[str], place: dict[str, str], log: Path, entry: Callable[[], object]) -> None:
     """In the forked process: become the command line."""
     _settle(place, log)
     sys.argv = [str(PROGRAM), *arguments]

@@ -54,7 +54,7 @@ def photo_flags(teacher: str, train: Path, val: Path | None = None) -> list[str]
 
 
 def start(
-    flags: Sequence[str], store: Path, *, size: int = 1, log: Path | None = None, entry: Callable[[], None] = main
+    flags: Sequence[str], store: Path, *, size: int = 1, log: Path | None = None, entry: Callable[[], object] = main
 ) -> ForkedJob:
     """Start a job."""
     arguments = [*flags, "--store", str(store)]
@@ -62,7 +62,7 @@ def start(
 
 
 def fill(
-    flags: Sequence[str], store: Path, *, size: int = 1, expected: int = 0, entry: Callable[[], None] = main
+    flags: Sequence[str], store: Path, *, size: int = 1, expected: int = 0, entry: Callable[[], object] = main
 ) -> str:
     """Run a job to its end; returns what it, and those before it, printed."""
     return run_to_end(start(flags, store, size=size, entry=entry), expected=expected)

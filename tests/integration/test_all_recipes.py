@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from jobs import ForkedJob, free_port, lines_of, run_to_end, state_of
 
-from launch.imagenet import parse_config
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes, parse_config
 from pipeline.config import Files
 from pipeline.fit import fit
 

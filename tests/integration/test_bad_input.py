@@ -23,8 +23,7 @@ from jobs import (
     torchrun,
 )
 
-from launch.imagenet import main, parse_config
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes, main, parse_config
 from pipeline.core.errors import CheckpointError, ConfigError, DataError, RefluxError
 from pipeline.data.backend import backend_names
 from pipeline.data.scan import scan_folder

@@ -14,12 +14,11 @@ import pytest
 from jobs import ForkedJob, lines_of, run_to_end
 
 from launch.demo_images import DemoSpec, write_demo
-from launch.imagenet import parse_config
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes, parse_config
 from pipeline.config import Files
 from pipeline.data.scan import scan_folder
 from pipeline.fit import fit
-from pipeline.methods.registry import method_names
+from pipeline.methods._shared.registry import method_names
 
 # label: recipe and flags, the slowest first
 STUDENTS = {

@@ -11,8 +11,8 @@ from method_cases import CASES
 from launch.imagenet import parse_config
 from null_device import cover
 from pipeline.config import RunConfig
-from pipeline.methods.base import Method
-from pipeline.methods.registry import build_method
+from pipeline.losses._shared.record import Loss
+from pipeline.losses._shared.registry import loss_record
 from stores.codec_registry import codec_ids, parse_codecs
 
 WARM_UP = 4  # steps after which cuDNN has chosen, torch's pools are filled and Triton has compiled
@@ -129,7 +129,7 @@ def _flags(case: Case, stores: Path) -> list[str]:
 
 
 def _teachers_of(method: str) -> tuple[str, ...]:
-    needs = _built(method).needs
+    needs = _loss(method).needs
     if not needs.teacher:
         return ("none",)
     graph = ("graph",) if needs.teacher_mode == "eval" else ()
@@ -142,23 +142,23 @@ def _ranks_of(method: str) -> int:
 
 
 @functools.cache
-def _built(method: str) -> Method:
-    return build_method(METHODS[method].method, METHODS[method].all_arguments)
+def _loss(method: str) -> Loss:
+    return loss_record(METHODS[method].method, METHODS[method].all_arguments)
 
 
 @functools.cache
 def _codecs_of(method: str) -> tuple[str, ...]:
-    return tuple(name for name in codec_ids() if _serves(name, _built(method)))
+    return tuple(name for name in codec_ids() if _serves(name, _loss(method)))
 
 
-def _serves(codec_id: str, method: Method) -> bool:
+def _serves(codec_id: str, loss: Loss) -> bool:
     """Whether a store that keeps this codec alone, with its usual k, has what the method reads."""
     (codec,) = parse_codecs(codec_id, num_classes=1000, embedding_dim=8)
     if codec.source == "embedding":
-        return "embedding" in method.stores
+        return "embedding" in loss.stores
     if codec.exact_support:
-        return "dense" in method.stores
-    return "topk" in method.stores and method.refuses_topk(int(codec.to_json()["k"])) is None
+        return "dense" in loss.stores
+    return "topk" in loss.stores and loss.refuses_topk(int(codec.to_json()["k"])) is None
 
 
 def codec_of(case: Case) -> str:

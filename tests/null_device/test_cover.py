@@ -2,7 +2,7 @@
 
 from null_device import cover
 from null_device.cases import METHODS, codec_of, factors, is_allowed, pairwise_cases
-from pipeline.methods.registry import method_names
+from pipeline.methods._shared.registry import method_names
 from stores.codec_registry import codec_ids
 
 

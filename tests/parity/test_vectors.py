@@ -6,21 +6,23 @@ runs every .npz in DIR through the adapter of its family, from the `CASES` of th
 one. A family is a file name's beginning; the longest known one counts, and none is a failure. Without KD_VECTORS the
 folder is `shared/vectors` beside the repository, and where that is absent the test is skipped.
 
-The adapters' tools, and the tolerances, are in `vector_tools.py`. Vectors in which the authors' code shows a
+What an adapter needs to know is in the file: numbers and names of stages, shapes, hyper-parameters. All of these must
+be passed on. The adapters' tools, and the tolerances, are in `vector_tools.py`, names of parameters in
+`vector_problem.py`. Vectors in which the authors' code shows a
 defect are `RECORDED_DEFECTS`, with what ours does instead; each adapter asserts just that.
 """
 
+import contextlib
 import importlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from method_cases import one_thread
-from vector_tools import Arrays
+from vector_tools import Vector, tensor
 
 __all__ = ["one_thread"]
 
@@ -28,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 FOLDER = Path(os.environ.get("KD_VECTORS", HERE.parent.parent.parent / "shared" / "vectors"))
 FILES = sorted(FOLDER.glob("*.npz"))
 
-Case = Callable[[dict[str, np.ndarray], dict[str, Any]], None]
+Case = Callable[[Vector], None]
 
 # file-name beginning: what the authors' numbers record, and why ours are others
 RECORDED_DEFECTS = {
@@ -79,12 +81,46 @@ def test_vector(path: Path) -> None:
     assert family is not None, f"{path.name} is of no known family: write its adapter in a vector_cases_*.py"
     with np.load(path) as file:
         contents = {name: file[name] for name in file.files}
-    meta = json.loads(str(contents.pop("meta_json")))
-    arrays = Arrays(contents)
-    CASES[family](arrays, meta)
-    assert not arrays.unread(), f"{path.name} holds results that its adapter never compared: {arrays.unread()}"
+    vector = Vector(contents, json.loads(str(contents.pop("meta_json"))), CASES[family])
+    try:
+        vector.compare()
+    except Exception as error:
+        if not vector.hp.implied:
+            raise
+        raise AssertionError(
+            f"{path.name}: {error}\nOur method has no argument for {vector.hp.implied}: if that is what differs, it"
+            " cannot express this file."
+        ) from error
+    assert not vector.unread(), f"{path.name} holds results that its adapter never compared: {vector.unread()}"
+    assert not vector.hp.unread(), f"{path.name} has hyper-parameters that went nowhere: {vector.hp.unread()}"
 
 
 def test_every_recorded_defect_has_an_adapter() -> None:
     without = [name for name in RECORDED_DEFECTS if _family(name) is None]
     assert not without, f"no adapter for {without}"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "off", "agrees"),
+    [(np.float64, 1e-9, True), (np.float64, 1e-7, False), (np.float32, 1e-6, True), (np.float32, 1e-3, False)],
+)
+def test_a_result_may_be_off_by_rounding_and_no_more(dtype: type[np.floating], off: float, agrees: bool) -> None:
+    values = np.linspace(1, 2, 1000).astype(dtype)
+    arrays = {"in.x": values, "out.loss": np.asarray(np.square(values).sum() * (1 + off), dtype)}
+    vector = Vector(arrays, {}, lambda vector: vector.check("out.loss", tensor(vector["in.x"]).square().sum()))
+    with contextlib.nullcontext() if agrees else pytest.raises(AssertionError, match=r"out\.loss: .* allowed"):
+        vector.compare()
+
+
+def test_a_file_says_all_that_went_unused() -> None:
+    arrays = {"in.x": np.ones(2), "out.loss": np.ones(()), "grad.in.x": np.ones(2), "step1.out.loss": np.ones(())}
+
+    def case(vector: Vector) -> None:
+        vector.hp["LOSS"].implies("EPS")
+        vector.check("out.loss", tensor(vector["in.x"]).mean())
+
+    vector = Vector(arrays, {"hp": {"T": 4, "LOSS": {"EPS": 1e-3, "WEIGHT": 2}}}, case)
+    vector.compare()
+    assert vector.unread() == ["grad.in.x", "step1.out.loss"]
+    assert vector.hp.unread() == ["T", "LOSS.WEIGHT"]
+    assert vector.hp.implied == {"LOSS.EPS": 1e-3}

@@ -1,179 +1,212 @@
-"""Adapters of the vectors of AT, SP, FitNet, VID, SemCKD and SimKD."""
+"""Adapters of the vectors of AT, SP, FitNet, VID, SemCKD, SimKD, ReviewKD and OFD."""
 
-import re
+from typing import Any
 
-import numpy as np
 import torch
-from vector_problem import Leaves, Meta, Problem, Vector, finish, own_term, problem_of, ready, total
-from vector_tools import check, check_after, check_gradients, load, tensor
+from torch import Tensor
+from torchvision import models
+from vector_cases_logits import of_mdistiller
+from vector_problem import Problem, finish, numbers, problem_of, ready, run, solve
+from vector_tools import Vector, leaf, made, tensor
 
-from pipeline.methods.at import AT
-from pipeline.methods.fitnet import FitNet
-from pipeline.methods.semckd import SemCKD
-from pipeline.methods.simkd import SimKD
-from pipeline.methods.sp import SP
-from pipeline.methods.vid import VID
+from pipeline.methods.ofd import margins
+from pipeline.methods.reviewkd import context_loss
+from pipeline.models.families.mobilenet_v1 import mobilenet_v1
+from pipeline.models.network import Network
 
-
-def weights_of(meta: Meta) -> dict[str, float]:
-    """ce, kd, T and the method's weight of a `loop_*` file."""
-    hp = meta["hp"]
-    ce, kd = (hp["gamma"], hp["alpha"]) if "gamma" in hp else (hp["cls"], hp["div"])
-    return {"ce": ce, "kd": kd, "temperature": hp["kd_T"], "weight": hp["beta"]}
+ALONE = {"ce": 0.0, "kd": 0.0, "weight": 1.0}  # the method's own term is the loss
 
 
-def stages_between(problem: Problem) -> tuple[str, ...]:
-    """feats[1:-1] of the loops: not the stem, not the pooled embedding (which is no map)."""
-    return tuple(name for name in problem.student.features if name != "stage0")
-
-
-def at(vector: Vector, meta: Meta) -> None:
+def at(vector: Vector) -> None:
+    vector.hp.implies("p")
     problem = problem_of(vector)
-    method = AT(stages=tuple(problem.student.features))
-    finish(vector, meta, method, problem, own_term(method, problem), {})
+    solve(vector, made("at", stages=problem.stages, **ALONE), problem)
 
 
-def at_mdistiller(vector: Vector, meta: Meta) -> None:
-    weights = meta["hp"]["AT"]["LOSS"]
-    problem = problem_of(vector, kind="preact", rectified=True)
-    method = AT(ce=weights["CE_WEIGHT"], weight=weights["FEAT_WEIGHT"], stages=stages_between(problem))
-    finish(vector, meta, method, problem, total(method, problem), {})
-
-
-def at_seed004(vector: Vector, meta: Meta) -> None:
+def at_mdistiller(vector: Vector) -> None:
+    vector.hp["AT"].implies("P")
     problem = problem_of(vector)
-    stages = tuple(problem.student.features)
-    method = AT(weight=meta["hp"]["beta"] / 2, stages=stages, variant="seed004")
-    finish(vector, meta, method, problem, total(method, problem), {})
+    solve(vector, of_mdistiller(vector, "at", stages=problem.stages[1:]), problem)
 
 
-def at_loop(vector: Vector, meta: Meta) -> None:
+def at_seed004(vector: Vector) -> None:
     problem = problem_of(vector)
-    method = AT(**weights_of(meta), stages=stages_between(problem))
-    finish(vector, meta, method, problem, total(method, problem), {})
+    solve(vector, made("at", weight=vector.hp["beta"] / 2, stages=problem.stages, variant="seed004"), problem)
 
 
-def sp(vector: Vector, meta: Meta) -> None:
+def sp(vector: Vector) -> None:
     problem = problem_of(vector)
-    method = SP(stages=("stage0",))
-    finish(vector, meta, method, problem, own_term(method, problem), {})
-    rescaled = SP(stages=("stage0",), reference_batch=2 * len(problem.labels))(problem.batch())
-    check(vector["out.loss"] / 2, rescaled, "loss at a reference batch of twice the size")
+    solve(vector, made("sp", stages=problem.stages, **ALONE), problem)
+    size = len(problem.batch.labels)
+    rescaled = made("sp", stages=problem.stages, reference_batch=2 * size, **ALONE)
+    vector.check("out.loss", rescaled(problem.batch), times=0.5)
 
 
-def sp_mdistiller(vector: Vector, meta: Meta) -> None:
-    weights = meta["hp"]["SP"]["LOSS"]
-    problem = problem_of(vector, kind="preact", rectified=True)
-    method = SP(ce=weights["CE_WEIGHT"], weight=weights["FEAT_WEIGHT"], stages=("stage3",))
-    finish(vector, meta, method, problem, total(method, problem), {})
-
-
-def sp_seed004(vector: Vector, meta: Meta) -> None:
+def sp_mdistiller(vector: Vector) -> None:
     problem = problem_of(vector)
-    method = SP(weight=meta["hp"]["gamma"], stages=tuple(problem.student.features))
-    finish(vector, meta, method, problem, total(method, problem), {})
+    solve(vector, of_mdistiller(vector, "sp", stages=problem.stages[-1:]), problem)
 
 
-def sp_loop(vector: Vector, meta: Meta) -> None:
+def sp_seed004(vector: Vector) -> None:
     problem = problem_of(vector)
-    method = SP(**weights_of(meta), stages=("stage3",))
-    finish(vector, meta, method, problem, total(method, problem), {})
+    solve(vector, made("sp", weight=vector.hp["gamma"], stages=problem.stages), problem)
 
 
-def fitnet(vector: Vector, meta: Meta) -> None:
-    problem, roles = problem_of(vector), {"regress_s": "regressor"}
-    variant = "simkd" if "SimKD" in meta["repo"] else "repdistiller"
-    method = ready(FitNet(stage="stage0", variant=variant), problem, vector, roles)
-    finish(vector, meta, method, problem, own_term(method, problem), roles)
+def fitnet_variant(vector: Vector) -> str:
+    return "repdistiller" if "RepDistiller" in vector.repo else "simkd"
 
 
-def fitnet_loop(vector: Vector, meta: Meta) -> None:
-    problem, roles = problem_of(vector), {"regress_s": "regressor"}
-    stage = f"stage{meta['hp']['hint_layer']}"
-    method = ready(FitNet(**weights_of(meta), stage=stage), problem, vector, roles)
-    finish(vector, meta, method, problem, total(method, problem), roles)
+def fitnet(vector: Vector) -> None:
+    vector.hp.implies("use_relu")
+    solve(vector, made("fitnet", stage="stage0", variant=fitnet_variant(vector), **ALONE), problem_of(vector))
 
 
-def vid(vector: Vector, meta: Meta) -> None:
-    problem = problem_of(vector)
-    roles = {"log_scale": "gaussians.0.log_scale", "regressor": "gaussians.0.regressor"}
-    method = VID(stages=("stage0",))
+def vid(vector: Vector) -> None:
+    vector.hp.implies("init_pred_var", "eps")
+    method, problem = (
+        made("vid", stages=("stage0",), mid_channels=vector.hp["num_mid_channel"], **ALONE),
+        problem_of(vector),
+    )
     method.build(problem.setting())
-    check(vector["init.log_scale"], method.gaussians[0].log_scale, "log_scale at construction")
-    method = ready(method, problem, vector, roles)
-    finish(vector, meta, method, problem, own_term(method, problem), roles)
+    vector.check("init.log_scale", method.gaussians[0].log_scale)
+    solve(vector, method, problem)
 
 
-def vid_loop(vector: Vector, meta: Meta) -> None:
-    problem, roles = problem_of(vector), {f"vid.{number}": f"gaussians.{number}" for number in range(3)}
-    method = ready(VID(**weights_of(meta), stages=stages_between(problem)), problem, vector, roles)
-    finish(vector, meta, method, problem, total(method, problem), roles)
+def semckd(vector: Vector) -> None:
+    hp, problem = vector.hp, problem_of(vector)
+    hp.implies("factor")
+    batch = hp.get("input_channel", hp.get("feat_dim"))
+    taps = {"stages": problem.stages, "teacher_stages": problem.teacher_stages}
+    method = made("semckd", soft=hp.get("soft", 1.0), **taps, **ALONE)
+    distiller = ready(vector, method, problem, micro_batch=batch)
+    outputs = (problem.batch.student, problem.stages), (problem.batch.taught, problem.teacher_stages)
+    maps = ([side.features[stage].detach() for stage in stages] for side, stages in outputs)
+    vector.check("out.attention", method.attention(*maps))
+    finish(vector, distiller, problem, run(distiller, problem))
 
 
-def semckd(vector: Vector, meta: Meta) -> None:
-    problem, roles = problem_of(vector), _semckd_roles(vector)
-    stages = tuple(problem.student.features)
-    method = ready(SemCKD(stages=stages, soft=meta["hp"].get("soft", 1.0)), problem, vector, roles)
-    outputs = problem.student.features, problem.teacher.features
-    check(vector["out.attention"], method.attention(*([maps[s] for s in stages] for maps in outputs)), "attention")
-    finish(vector, meta, method, problem, own_term(method, problem), roles)
-
-
-def semckd_loop(vector: Vector, meta: Meta) -> None:
-    problem, roles = problem_of(vector), _semckd_roles(vector)
-    stages = stages_between(problem)
-    method = ready(SemCKD(**weights_of(meta), stages=stages, soft=meta["hp"]["soft"]), problem, vector, roles)
-    finish(vector, meta, method, problem, total(method, problem), roles)
-    for name in vector:  # the authors' dead branch, see `Embedding`: it is never trained, and ours leaves it out
-        if name.startswith("nograd."):
-            dead = name.removeprefix("nograd.")
-            np.testing.assert_array_equal(vector[f"param_after.{dead}"], vector[f"param.{dead}"])
-
-
-def simkd(vector: Vector, meta: Meta) -> None:
+def simkd(vector: Vector) -> None:
     problem = problem_of(vector)
-    head = (tensor(vector["in.cls_t.weight"]), tensor(vector["in.cls_t.bias"]))
-    method = SimKD(factor=meta["hp"]["factor"], stage="stage0")
-    method.build(problem.setting(head=head))
-    student, roles = method.student_network(Leaves(problem.student)).double(), {"simkd.transfer": "projector"}
-    load(student, vector, roles)
-    problem.student = student(torch.zeros(1))
-    check(vector["out.trans_feat_s"], problem.student.features["projected"], "projected map")
-    check(vector["out.pred_feat_s"], problem.student.logits.detach(), "logits in training")
-    check(vector["out.loss"], own_term(method, problem)["loss"], "loss")
-    problem.check_leaves(vector)
-    check_gradients(student, vector, roles)
-    check_after(student, vector, roles)
-    check(vector["out.pred_eval"], student.eval()(torch.zeros(1)).logits.detach(), "logits in evaluation")
+    distiller = ready(vector, made("simkd", factor=vector.hp["factor"], stage="stage0", **ALONE), problem)
+    seen: list[Any] = []
+    distiller.student.register_forward_hook(lambda module, images, outputs: seen.append(outputs))
+    finish(vector, distiller, problem, run(distiller, problem))
+    vector.check("out.trans_feat_s", seen[0].features["projected"])
+    vector.check("out.pred_feat_s", seen[0].logits)
+    vector.check("out.pred_eval", distiller.student.eval()(torch.zeros(1)).logits)
 
 
-def _semckd_roles(vector: Vector) -> dict[str, str]:
-    roles = {}
-    for name in vector:
-        stem = name.removeprefix("param.selfa.")
-        if match := re.match(r"(query_|key_|query_weight|key_weight)(\d)\.(linear\d)\.weight", stem):
-            own = "queries" if match[1].startswith("query") else "keys"
-            roles[f"selfa.{match[1]}{match[2]}.{match[3]}"] = f"{own}.{match[2]}.{match[3]}"
-        if match := re.match(r"regressor(\d)(\d)\.", stem):
-            roles[f"selfa.regressor{match[1]}{match[2]}.regressor"] = f"regressors.{match[1]}.{match[2]}"
-    return roles
+def reviewkd_hcl(vector: Vector) -> None:
+    levels = numbers(vector, "in.f_s")
+    students = {level: leaf(vector[f"in.f_s.{level}"]) for level in levels}
+    loss = sum(context_loss(students[level], tensor(vector[f"in.f_t.{level}"])) for level in levels)
+    loss.backward()
+    vector.check("out.loss", loss)
+    for level in levels:
+        vector.check(f"grad.in.f_s.{level}", students[level].grad)
+
+
+def reviewkd_official(vector: Vector) -> None:
+    hp, problem = vector.hp, problem_of(vector, ends_pooled=True)
+    hp.implies("shapes")  # those of the maps
+    most = problem.setting().student_dim
+    assert hp["mid_channel"] <= most, f"mid_channel = {hp['mid_channel']}: ours has the student's {most} at most"
+    weights = {"weight": hp["review_kd_loss_weight"], "warmup_epochs": hp["kd_warm_up"]}
+    solve(vector, made("reviewkd", stages=problem.stages, mid_channels=hp["mid_channel"], **weights), problem)
+
+
+def reviewkd_mdistiller(vector: Vector) -> None:
+    hp, problem = vector.hp["REVIEWKD"], problem_of(vector)
+    hp.implies("SHAPES", "OUT_SHAPES", "IN_CHANNELS", "OUT_CHANNELS")  # those of the maps
+    hp.says_nothing("MAX_MID_CHANNEL")  # its code does not read it, and takes 512
+    method = made(
+        "reviewkd",
+        ce=hp["CE_WEIGHT"],
+        weight=hp["REVIEWKD_WEIGHT"],
+        stages=problem.stages[1:],
+        student_maps="pre" if hp["STU_PREACT"] else "post",
+        teacher_maps="pre",
+        warmup_epochs=hp["WARMUP_EPOCHS"],
+        first_epoch=1,
+    )
+    solve(vector, method, problem)
+
+
+def reviewkd_inplace_relu(vector: Vector) -> None:
+    """The authors' "pre-ReLU" maps of ResNets are rectified; our taps are what they are called."""
+    recorded = vector["out.min_per_feature"]
+    assert (recorded[:3] >= 0).all()
+    assert (recorded[3, :4] < 0).all()
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    for model in (models.get_model("resnet18", num_classes=5), mobilenet_v1(num_classes=5)):
+        taps = [name for name in Network(model).tap_names() if name.startswith("stage")]
+        maps = Network(model, taps=taps).eval()(images).features
+        for name, values in maps.items():
+            assert (values.min() < 0) == name.endswith(".pre"), name
+
+
+def ofd_official(vector: Vector) -> None:
+    _ofd(vector, problem_of(vector), "Connectors", ce=1.0, weight=1 / vector.hp["scale"])
+
+
+def ofd_mdistiller(vector: Vector) -> None:
+    hp = vector.hp["OFD"]
+    hp["CONNECTOR"].implies("KERNEL_SIZE")
+    weights = {"ce": hp["LOSS"]["CE_WEIGHT"], "weight": hp["LOSS"]["FEAT_WEIGHT"]}
+    _ofd(vector, problem_of(vector), "connectors.connectors", **weights)
+
+
+def margin_relu(vector: Vector) -> None:
+    """The loss at the vector's margins; its code made them before it loaded the teacher, ours from the loaded one."""
+    _ofd(vector, problem_of(vector), "model_kd.Connectors", ce=1.0, weight=vector.hp["alpha"])
+
+
+def ofd_margin_sweep(vector: Vector) -> None:
+    vector.check("out.margin", margins(tensor(vector["in.weight"]), tensor(vector["in.bias"])))
+    limits = margins(torch.zeros(3), torch.tensor([-2.0, 0.0, 2.0]))
+    torch.testing.assert_close(limits, torch.tensor([-2.0, 0.0, 0.0]))
+
+
+def _ofd(vector: Vector, problem: Problem, connectors: str, **weights: float) -> None:
+    """The last stages, as many as have a connector; mdistiller's code leaves out the stem."""
+    places = numbers(vector, f"param.{connectors}")
+    stages = problem.stages[-len(places) :]
+    norms = {f"{stage}.pre": _norm(vector, problem, stage, place) for place, stage in zip(places, stages, strict=True)}
+    method = made("ofd", stages=stages, **weights)
+    distiller = ready(vector, method, problem, teacher_norms=norms)
+    for place in places:
+        margin = method.get_buffer(f"margin{place}")
+        if f"in.margin.{place}" in vector:
+            margin.copy_(tensor(vector[f"in.margin.{place}"]))
+        else:
+            vector.check(f"out.margin.{place}", margin)
+    finish(vector, distiller, problem, run(distiller, problem))
+
+
+def _norm(vector: Vector, problem: Problem, stage: str, place: int) -> tuple[Tensor, Tensor]:
+    if f"in.bn_t.{place}.weight" in vector:
+        return tensor(vector[f"in.bn_t.{place}.weight"]), tensor(vector[f"in.bn_t.{place}.bias"])
+    channels = problem.batch.taught.features[stage].shape[1]
+    return torch.ones(channels), torch.zeros(channels)
 
 
 CASES = {
     "at_repdistiller": at,
     "at_mdistiller": at_mdistiller,
     "at_seed004": at_seed004,
-    "loop_repdistiller_at": at_loop,
     "sp_repdistiller": sp,
     "sp_mdistiller": sp_mdistiller,
     "sp_seed004": sp_seed004,
-    "loop_simkd_sp": sp_loop,
     "fitnet": fitnet,
-    "loop_repdistiller_hint": fitnet_loop,
-    "loop_simkd_hint": fitnet_loop,
     "vid": vid,
-    "loop_simkd_vid": vid_loop,
     "semckd": semckd,
-    "loop_simkd_semckd": semckd_loop,
     "simkd": simkd,
+    "reviewkd_hcl": reviewkd_hcl,
+    "reviewkd_imagenet": reviewkd_official,
+    "reviewkd_mdistiller": reviewkd_mdistiller,
+    "reviewkd_inplace_relu_check": reviewkd_inplace_relu,
+    "ofd_official": ofd_official,
+    "ofd_mdistiller": ofd_mdistiller,
+    "ofd_margin_sweep": ofd_margin_sweep,
+    "margin_relu": margin_relu,
 }

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes
 from pipeline.config import (
     Files,
     RunConfig,

@@ -11,7 +11,7 @@ from pipeline.jobs import curves
 from pipeline.jobs.console import RunConsole
 from pipeline.jobs.curves import draw_curves
 from pipeline.jobs.journal import Journal
-from pipeline.methods.base import Weights
+from pipeline.losses._shared.record import Weights
 
 WEIGHTS = Weights(ce=1.0, kd=0.5, method=1e-4)
 METRICS = {"loss": 8.0, "ce": 2.5, "kd": 7.0, "method": 20_000.0, "top1": 0.25, "lr": 0.1}
@@ -22,7 +22,7 @@ METRICS = {"loss": 8.0, "ce": 2.5, "kd": 7.0, "method": 20_000.0, "top1": 0.25, 
     "case",
     [
         Case("dkd", {"weight": 3.0, "warmup_epochs": 20}),
-        Case("ofd", {"preset": "mdistiller"}),
+        Case("ofd", {"stages": ("stage2", "stage3", "stage4"), "teacher_mode": "train"}),
         Case("at", {"weight": 1000.0, "kd": 0.9}),
         Case("simkd", {}),
         Case("supervised", {"ce": 0.5}),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from stores_made import manifest
 
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes
 from pipeline.config import Files, Reading, RunConfig, Running, first_difference
 from pipeline.core.errors import ConfigError
 from pipeline.data import dali_proof

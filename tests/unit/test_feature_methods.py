@@ -13,12 +13,19 @@ from torchvision import models
 
 from pipeline.core.errors import ConfigError
 from pipeline.engine.distiller import Distiller, StudentNumerics
-from pipeline.methods.base import Method, MethodInput, Setting
+from pipeline.losses.ofd import OFDLoss
+from pipeline.losses.reviewkd import ReviewKDLoss
+from pipeline.losses.semckd import SemCKDLoss
+from pipeline.losses.simkd import SimKDLoss
+from pipeline.losses.vid import VIDLoss
+from pipeline.methods._shared.method import Method, MethodInput, Setting
+from pipeline.methods._shared.pooling import pool_larger
+from pipeline.methods._shared.registry import build_method
 from pipeline.methods.ofd import OFD
-from pipeline.methods.registry import build_method
 from pipeline.methods.reviewkd import ReviewKD
 from pipeline.methods.semckd import SemCKD
 from pipeline.methods.simkd import SimKD, restore
+from pipeline.methods.vid import VID
 from pipeline.models.families.demo import demo_student, demo_teacher
 from pipeline.models.measures import head_values, map_shapes, norm_values
 from pipeline.models.network import Network
@@ -60,8 +67,8 @@ def published_setting(student: tuple[int, ...], teacher: tuple[int, ...]) -> Set
         ("fitnet", {"stage": "stage2"}, 0.017, 0.133),
         ("vid", {}, 1.05, 13.9),
         ("semckd", {}, 54.8, 862.0),
-        ("reviewkd", {"preset": "official"}, 7.55, None),
-        ("reviewkd", {"preset": "official_mobilenet"}, None, 14.3),
+        ("reviewkd", {}, 7.55, None),
+        ("reviewkd", {"student_maps": "pre", "mid_channels": 256}, None, 14.3),
         ("ofd", {}, 0.35, 2.8),
     ],
 )
@@ -80,7 +87,7 @@ def test_trainable_parts_are_as_large_as_the_authors(
 def test_simkds_student_grows_by_the_projector(
     student: tuple[int, ...], teacher: tuple[int, ...], expected: float
 ) -> None:
-    method = SimKD()
+    method = SimKD(SimKDLoss())
     method.build(published_setting(student, teacher))
     grown = method.student_network(nn.Identity())
     assert sum(p.numel() for p in grown.parameters() if p.requires_grad) / 1e6 == pytest.approx(expected, rel=0.02)
@@ -161,7 +168,7 @@ def test_initial_values_are_a_function_of_the_seed(name: str) -> None:
 def test_simkds_student_under_ddp_uses_every_parameter(
     kind: Callable[..., nn.Module], images: Tensor, labels: Tensor, tmp_path: Path
 ) -> None:
-    method = SimKD()
+    method = SimKD(SimKDLoss())
     student, teacher = networks(method, kind)
     numerics = StudentNumerics(torch.device("cpu"), amp="off", label_smoothing=0.0)
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
@@ -178,7 +185,7 @@ def test_simkds_student_under_ddp_uses_every_parameter(
 
 
 def test_simkds_student_answers_by_projector_and_teachers_head(images: Tensor) -> None:
-    method = SimKD()
+    method = SimKD(SimKDLoss())
     student, teacher = networks(method)
     outputs: Outputs = student.eval()(images)
     pooled = student.projector(outputs.features["stage4"]).mean(dim=(2, 3))
@@ -193,7 +200,7 @@ def test_simkds_student_answers_by_projector_and_teachers_head(images: Tensor) -
 
 
 def test_simkds_saved_student_comes_back(images: Tensor, tmp_path: Path) -> None:
-    student, _ = networks(SimKD(factor=3))
+    student, _ = networks(SimKD(SimKDLoss(factor=3)))
     expected = student.eval()(images).logits
     torch.save(student.model.state_dict(), tmp_path / "student.pt")
     fresh = Network(demo_student(num_classes=CLASSES), taps=("stage4",))
@@ -207,7 +214,7 @@ def test_simkds_saved_student_comes_back(images: Tensor, tmp_path: Path) -> None
 def test_simkds_student_ends_at_its_last_map(images: Tensor, tmp_path: Path) -> None:
     whole = models.shufflenet_v2_x0_5(num_classes=CLASSES)
     expected = copy.deepcopy(whole)
-    student, _ = networks(SimKD(), lambda num_classes: whole)
+    student, _ = networks(SimKD(SimKDLoss()), lambda num_classes: whole)
     assert not [key for key in student.state_dict() if key.startswith(("network.model.conv5", "network.model.fc"))]
     torch.testing.assert_close(student.eval()(images).logits, _simkd_by_hand(student, expected.eval(), images))
     torch.save(student.model.state_dict(), tmp_path / "student.pt")
@@ -229,11 +236,11 @@ def _simkd_by_hand(student: nn.Module, whole: nn.Module, images: Tensor) -> Tens
 def test_simkd_refuses_a_head_that_is_not_on_the_last_map() -> None:
     setting = published_setting(R18, R34)
     with pytest.raises(ConfigError, match=r"(?s)512 channels.*a classifier of 4096 inputs.*Choose a teacher"):
-        SimKD().build(Setting(**{**vars(setting), "head": (torch.zeros(10, 4096), torch.zeros(10))}))
+        SimKD(SimKDLoss()).build(Setting(**{**vars(setting), "head": (torch.zeros(10, 4096), torch.zeros(10))}))
 
 
 def test_simkd_refuses_a_teacher_with_a_norm_behind_its_last_map(images: Tensor, labels: Tensor) -> None:
-    method = SimKD()
+    method = SimKD(SimKDLoss())
     student, teacher = networks(method)
     outputs = teacher(images)
     outputs.embedding = nn.functional.layer_norm(outputs.embedding, outputs.embedding.shape[1:])
@@ -242,18 +249,68 @@ def test_simkd_refuses_a_teacher_with_a_norm_behind_its_last_map(images: Tensor,
 
 
 def test_semckd_refuses_another_micro_batch(images: Tensor, labels: Tensor) -> None:
-    method = SemCKD()
+    method = SemCKD(SemCKDLoss())
     student, teacher = networks(method)
     with pytest.raises(ConfigError, match=r"(?s)made for: 8\s+found: +6.*--micro-batches"):
         method(MethodInput(student(images[:6]), teacher(images[:6]), labels[:6], labels[:6], epoch=0))
     with pytest.raises(ConfigError, match="micro-batch of 4 samples or more, got 3"):
-        SemCKD().build(Setting(**{**vars(published_setting(R18, R34)), "micro_batch": 3}))
+        SemCKD(SemCKDLoss()).build(Setting(**{**vars(published_setting(R18, R34)), "micro_batch": 3}))
+
+
+def test_semckd_takes_other_stages_of_the_teacher(images: Tensor, labels: Tensor) -> None:
+    ours, theirs = ["stage2", "stage4"], ["stage4", "stage1", "stage3"]
+    method = build_method("semckd", {"stages": ours, "teacher_stages": theirs})
+    assert method.needs.student == set(ours)
+    assert method.needs.teacher == {"logits", *theirs}
+    student, teacher = networks(method)
+    found, target = student(images), teacher(images)
+    sources, goals = [found.features[tap] for tap in ours], [target.features[tap] for tap in theirs]
+    attention_BST = method.attention(sources, goals)
+    assert attention_BST.shape == (BATCH, 2, 3)
+    errors = [
+        [(regress(a) - b).square().mean(dim=(1, 2, 3)) for regress, (a, b) in zip(row, pairs, strict=True)]
+        for row, pairs in zip(method.regressors, [[pool_larger(s, t) for t in goals] for s in sources], strict=True)
+    ]
+    errors_BST = torch.stack([torch.stack(row, dim=1) for row in errors], dim=1)
+    expected = (attention_BST * errors_BST).sum() / (BATCH * 2)
+    torch.testing.assert_close(method(MethodInput(found, target, labels, labels, epoch=0)), expected)
+    with pytest.raises(ConfigError, match="--teacher-stages must name one feature tap or more"):
+        SemCKD(SemCKDLoss(teacher_stages=()))
+
+
+def test_vid_regresses_through_other_channels() -> None:
+    setting = published_setting((4, 6, 8, 10), (5, 7, 9, 11))
+    method = build_method("vid", {"mid_channels": 3})
+    method.build(setting)
+    shapes = [tuple(gaussian.regressor[n].weight.shape[:2]) for gaussian in method.gaussians for n in (0, 2, 4)]
+    assert shapes == [s for c, w in zip((4, 6, 8, 10), (5, 7, 9, 11), strict=True) for s in ((3, c), (3, 3), (w, 3))]
+    assert [len(gaussian.log_scale) for gaussian in method.gaussians] == [5, 7, 9, 11]
+    with pytest.raises(ConfigError, match="--mid-channels must be above 0"):
+        VID(VIDLoss(mid_channels=0))
+
+
+# what a hyper-parameter of None stands for; the values at construction, too, are the same
+@pytest.mark.parametrize(
+    ("name", "left_out", "given"),
+    [
+        ("semckd", {}, {"teacher_stages": ["stage1", "stage2", "stage3", "stage4"]}),
+        ("vid", {"stages": ["stage3"]}, {"stages": ["stage3"], "mid_channels": 9}),
+    ],
+)
+def test_none_takes_what_is_there(name: str, left_out: dict[str, Any], given: dict[str, Any]) -> None:
+    states = []
+    for arguments in (left_out, given):
+        method = build_method(name, arguments)
+        method.build(published_setting((4, 6, 8, 10), (5, 7, 9, 11)))
+        states.append(method.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
 def test_reviewkd_needs_two_samples_and_warms_up() -> None:
     setting = published_setting((4, 4, 4, 4), (4, 4, 4, 4))
     with pytest.raises(ConfigError, match=r"(?s)2 or more: got 1.*--micro-batches"):
-        ReviewKD().build(Setting(**{**vars(setting), "micro_batch": 1}))
+        ReviewKD(ReviewKDLoss()).build(Setting(**{**vars(setting), "micro_batch": 1}))
     embedding, features = (
         torch.randn(2, 4),
         {f"stage{n}": torch.randn(2, 4, s, s) for n, s in enumerate((8, 4, 2, 1), 1)},
@@ -261,9 +318,9 @@ def test_reviewkd_needs_two_samples_and_warms_up() -> None:
     outputs = Outputs(torch.randn(2, 5), embedding, features)
     shares = []
     for first, epoch in ((0, 0), (0, 5), (0, 50), (1, 0)):
-        method = ReviewKD(warmup_epochs=20, first_epoch=first)
+        method = ReviewKD(ReviewKDLoss(warmup_epochs=20, first_epoch=first))
         method.build(setting)
-        plain = ReviewKD()
+        plain = ReviewKD(ReviewKDLoss())
         plain.build(setting)
         inputs = MethodInput(outputs, outputs, torch.zeros(2), torch.zeros(2), epoch=epoch)
         shares.append((method(inputs) / plain(inputs)).item())
@@ -273,7 +330,7 @@ def test_reviewkd_needs_two_samples_and_warms_up() -> None:
 def test_fitnet_as_in_repdistiller_refuses_odd_sizes() -> None:
     setting = Setting(1, 2, {"stage2": (4, 7, 7)}, {"stage2": (5, 12, 12)})
     with pytest.raises(ConfigError, match=r"(?s)student: \(4, 7, 7\)\s+teacher: \(5, 12, 12\).*--variant simkd"):
-        build_method("fitnet", {"preset": "repdistiller"}).build(setting)
+        build_method("fitnet", {"variant": "repdistiller"}).build(setting)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -288,5 +345,5 @@ def test_a_tap_that_is_no_map_is_refused(name: str) -> None:
 def test_ofd_refuses_a_teacher_without_batch_norm() -> None:
     setting = published_setting(R18, R34)
     with pytest.raises(ConfigError, match=r"(?s)none is known for \['stage1.pre'.*Choose a teacher with BatchNorm"):
-        OFD().build(Setting(**{**vars(setting), "teacher_norms": {}}))
-    assert OFD(teacher_mode="train").needs.teacher_mode == "train"
+        OFD(OFDLoss()).build(Setting(**{**vars(setting), "teacher_norms": {}}))
+    assert OFD(OFDLoss(teacher_mode="train")).needs.teacher_mode == "train"

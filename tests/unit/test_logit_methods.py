@@ -11,7 +11,15 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.core.errors import ConfigError
 from pipeline.engine.distiller import Distiller, StudentNumerics
-from pipeline.methods.base import Method, MethodInput, Setting
+from pipeline.losses.crd import CRDLoss
+from pipeline.losses.ctkd import CTKDLoss
+from pipeline.losses.dist import DISTLoss
+from pipeline.losses.dkd import DKDLoss
+from pipeline.losses.kd import KDLoss
+from pipeline.losses.nkd import NKDLoss
+from pipeline.losses.pkt import PKTLoss
+from pipeline.losses.srrl import SRRLLoss
+from pipeline.methods._shared.method import Method, MethodInput, Setting
 from pipeline.methods.crd import CRD
 from pipeline.methods.ctkd import CTKD
 from pipeline.methods.dist import DIST
@@ -85,13 +93,13 @@ def test_nkd_is_its_formula_with_the_label_cut_out(temperature: float) -> None:
         parts.append(of_label + gamma * temperature**2 * of_others)
     expected = torch.stack(parts).mean()
     (theirs,) = torch.autograd.grad(expected, batch.student.logits)
-    found = NKD(gamma=gamma, temperature=temperature)(batch)
+    found = NKD(NKDLoss(gamma=gamma, temperature=temperature))(batch)
     (ours,) = torch.autograd.grad(found, batch.student.logits)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("method", [NKD(), DIST(), DKD(), KD()])
+@pytest.mark.parametrize("method", [NKD(NKDLoss()), DIST(DISTLoss()), DKD(DKDLoss()), KD(KDLoss())])
 def test_far_logits_and_two_classes_stay_finite(method: Method) -> None:
     for scale in (1e-6, 1e4):
         for classes in (2, CLASSES):
@@ -111,7 +119,7 @@ def test_far_logits_and_two_classes_stay_finite(method: Method) -> None:
 
 def test_the_loss_is_the_three_weighted_terms() -> None:
     batch = batch_of()
-    method = built(DKD(ce=0.3, kd=0.5, weight=0.7, temperature=2.0, warmup_epochs=4))
+    method = built(DKD(DKDLoss(ce=0.3, kd=0.5, weight=0.7, temperature=2.0, warmup_epochs=4)))
     terms = run(distiller_of(method, batch), batch, epoch=1)
     assert terms["ce"].item() == pytest.approx(cross_entropy(batch.student.logits, batch.labels).item())
     whole = 0.3 * terms["ce"] + 0.5 * terms["kd"] + 0.7 * terms["method"]
@@ -127,7 +135,7 @@ def test_the_loss_is_the_three_weighted_terms() -> None:
 @pytest.mark.parametrize("mode", ["global", "instance"])
 def test_ctkd_with_dkd_trains_200_steps_without_nan(mode: Any) -> None:
     batch = batch_of(scale=8.0)
-    method = built(CTKD(base="dkd", mode=mode, loops=2, hidden=4, base_args={"beta": 8.0}))
+    method = built(CTKD(CTKDLoss.around("dkd", {"beta": 8.0}, mode=mode, loops=2, hidden=4)))
     distiller = distiller_of(method, batch).float()
     batch = replace(batch, teacher=Outputs(batch.taught.logits.float()))
     optimizer = torch.optim.SGD(distiller.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
@@ -149,7 +157,7 @@ def test_ctkd_with_dkd_trains_200_steps_without_nan(mode: Any) -> None:
 def test_the_temperature_moves_against_the_student() -> None:
     """A step of SGD on T makes the divergence larger, on the logits smaller; at strength -1, to the last epoch."""
     batch = batch_of(epoch=7)
-    method = built(CTKD(loops=5))
+    method = built(CTKD(CTKDLoss.around("kd", loops=5)))
     assert method.strength(7) == -1
     logits, learned = batch.student.logits, method.predictor.global_T
 
@@ -169,7 +177,7 @@ def test_the_temperature_moves_against_the_student() -> None:
 
 def test_an_instance_temperature_sends_no_gradient_to_the_student() -> None:
     batch = batch_of(epoch=7)
-    method = built(CTKD(mode="instance", hidden=4))
+    method = built(CTKD(CTKDLoss.around("kd", mode="instance", hidden=4)))
     temperature = method.temperature(batch)
     assert temperature.shape == (BATCH,)
     assert temperature.std() > 0
@@ -180,7 +188,7 @@ def test_an_instance_temperature_sends_no_gradient_to_the_student() -> None:
 
 def test_temperature_is_logged() -> None:
     batch = batch_of()
-    terms = run(distiller_of(built(CTKD()), batch), batch)
+    terms = run(distiller_of(built(CTKD(CTKDLoss.around("kd"))), batch), batch)
     assert terms["temperature"].item() == pytest.approx(1 + 20 / (1 + math.exp(-1)))
 
 
@@ -189,7 +197,7 @@ def test_temperature_is_logged() -> None:
 
 def test_pkt_falls_as_one_over_b_unless_a_reference_batch_is_given() -> None:
     batch = batch_of()
-    plain, scaled = PKT()(batch), PKT(reference_batch=64)(batch)
+    plain, scaled = PKT(PKTLoss())(batch), PKT(PKTLoss(reference_batch=64))(batch)
     assert scaled.item() == pytest.approx(plain.item() * BATCH / 64)
 
 
@@ -197,7 +205,7 @@ def test_pkt_falls_as_one_over_b_unless_a_reference_batch_is_given() -> None:
 
 
 def crd(**known: Any) -> CRD:
-    method: CRD = built(CRD(feature_dim=4, num_negatives=12, **known))
+    method: CRD = built(CRD(CRDLoss(feature_dim=4, num_negatives=12, **known)))
     return method
 
 
@@ -247,15 +255,15 @@ def test_evaluation_leaves_the_banks_alone() -> None:
 
 def test_methods_refuse_a_run_without_what_they_need() -> None:
     with pytest.raises(ConfigError, match="whole data set"):
-        CRD().build(setting(class_counts=()))
+        CRD(CRDLoss()).build(setting(class_counts=()))
     with pytest.raises(ConfigError, match="classifier"):
-        SRRL().build(setting())
+        SRRL(SRRLLoss()).build(setting())
 
 
 def test_srrl_on_embeddings_needs_two_samples() -> None:
     head, maps = (torch.zeros(4, 6), torch.zeros(4)), {"stage4": (5, 2, 2)}
     alone = setting(head=head, student_maps=maps, micro_batch=1)
     with pytest.raises(ConfigError, match=r"2 or more: got 1.*--micro-batches.*'map'"):
-        SRRL(form="pooled").build(alone)
-    SRRL(form="map").build(alone)
-    SRRL(form="pooled").build(setting(head=head, micro_batch=2))
+        SRRL(SRRLLoss(form="pooled")).build(alone)
+    SRRL(SRRLLoss(form="map")).build(alone)
+    SRRL(SRRLLoss(form="pooled")).build(setting(head=head, micro_batch=2))

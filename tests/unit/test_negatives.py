@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from pipeline.core.errors import ConfigError
 from pipeline.core.rng import Stream, counters, philox
 from pipeline.devices.device_rng import below, philox_words
-from pipeline.methods.negatives import NegativeSampler
+from pipeline.methods._shared.negatives import NegativeSampler
 
 CPU = torch.device("cpu")
 COUNTS = (5, 1, 9, 0, 25)

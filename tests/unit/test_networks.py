@@ -15,6 +15,7 @@ from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.networks import synchronise_batch_norm
 from pipeline.engine.step import build_train_step
+from pipeline.losses.kd import KDLoss
 from pipeline.methods.kd import KD
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
@@ -65,7 +66,7 @@ def test_a_tap_on_a_batch_norm_outlives_its_synchronisation() -> None:
     student = Network(_NormLast(), taps=("stage1", "stage1.pre"))
     images = torch.randn(4, 3, 5, 5)
     expected: Outputs = student(images)
-    distiller = Distiller(student, KD(), StudentNumerics(torch.device("cpu"), "off", 0.0), compiled=False)
+    distiller = Distiller(student, KD(KDLoss()), StudentNumerics(torch.device("cpu"), "off", 0.0), compiled=False)
     synchronise_batch_norm(distiller, config_of(Case("kd")), GPU)
     found: Outputs = student(images)
     assert {name: map_.tolist() for name, map_ in found.features.items()} == {

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes
 from pipeline.config import Files
 from pipeline.core.command import Lines
 from pipeline.data.order import Order

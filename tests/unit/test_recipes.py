@@ -1,135 +1,87 @@
-"""Recipes against the methods that they run: names, defaults, presets, published figures, flags.
+"""Recipes: which networks and methods they run, what their help says, and that every hyper-parameter is a flag."""
 
-Recipes import no torch, so what they say of a method is written twice; here both are held against each other.
-"""
-
-import inspect
 import re
-from collections.abc import Iterator
 from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from launch.imagenet import parse_config
-from launch.recipes import code_bases
-from launch.recipes.losses import CTKDLoss, KLLoss, Loss
-from launch.recipes.registry import all_recipes, on_eight_gpus
-from pipeline.config import Files, RunConfig, Settings
+from launch.imagenet import all_recipes, parse_config
+from launch.recipes._shared.recipe import Distilled, Plan, Supervised
+from pipeline.config import Files, RunConfig, Settings, method_flag
 from pipeline.core.errors import ConfigError
 from pipeline.engine.optim import learning_rate
-from pipeline.methods.base import R34_R18, R50_MV1, R50_R18
-from pipeline.methods.registry import build_method, method_module, method_names
+from pipeline.losses._shared.pairs import R34_R18, R50_MBV1, R50_R18
+from pipeline.losses._shared.record import Loss
+from pipeline.losses._shared.wrapping import WrapperLoss
+from pipeline.methods._shared.registry import build_method, method_names
 
 _FILES = Files(out=Path("run"))
-_PAIRS = {
-    "r34_r18": (R34_R18, code_bases.R34_R18),
-    "r50_mbv1": (R50_MV1, code_bases.R50_MBV1),
-    "r50_r18": (R50_R18, code_bases.R50_R18),
-}
+_PAIRS = {"r34_r18": R34_R18, "r50_mbv1": R50_MBV1, "r50_r18": R50_R18}
 _FIGURE = re.compile(r"\d\d\.\d\d")
 
-
-def loss_types(kind: type[Loss] = Loss) -> Iterator[type[Loss]]:
-    """Every loss that belongs to a method."""
-    if hasattr(kind, "method"):
-        yield kind
-    for below in kind.__subclasses__():
-        yield from loss_types(below)
-
-
-TAUGHT = [name for name in all_recipes() if name.endswith(tuple(_PAIRS))]
-LOSSES = list(loss_types())  # after the recipes, which import them
+RECIPES = all_recipes()
+TAUGHT = [name for name in RECIPES if name.endswith(tuple(_PAIRS))]
+DISTILLED = [name for name, recipe in RECIPES.items() if isinstance(recipe.plan, Distilled)]
 
 
 def config_of(recipe: str) -> RunConfig:
-    return all_recipes()[recipe](_FILES)
+    return RECIPES[recipe](_FILES)
 
 
-def pair_of(recipe: str) -> tuple[str, code_bases.Pair]:
-    return next(pair for suffix, pair in _PAIRS.items() if recipe.endswith(suffix))
+def plan_of(recipe: str) -> Distilled:
+    plan = RECIPES[recipe].plan
+    assert isinstance(plan, Distilled)
+    return plan
 
 
-def own_defaults(method: str) -> dict[str, Any]:
-    """A constructor's defaults, without what a wrapper says of its base."""
-    parameters = inspect.signature(method_module(method).METHOD).parameters
-    return {name: p.default for name, p in parameters.items() if name not in ("base", "base_args")}
-
-
-def as_json(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
-
-
-@pytest.mark.parametrize("kind", LOSSES, ids=lambda kind: kind.__name__)
-def test_flags_have_the_names_and_defaults_of_the_constructor(kind: type[Loss]) -> None:
-    defaults = own_defaults(kind.method)
-    own = {field.name: field.default for field in fields(kind)}
-    if kind is not KLLoss:
-        assert sorted(own) == sorted(defaults), f"{kind.__name__} and {kind.method} have other hyper-parameters"
-    assert own == {name: defaults[name] for name in own}
-
-
-@pytest.mark.parametrize("kind", LOSSES, ids=lambda kind: kind.__name__)
-def test_every_flag_is_described(kind: type[Loss]) -> None:
-    told = "".join(parent.__doc__ or "" for parent in kind.__mro__)
-    assert [field.name for field in fields(kind) if f"    {field.name}: " not in told] == []
-
-
-def test_every_method_has_a_loss_and_a_recipe() -> None:
+def test_every_method_has_a_recipe() -> None:
     methods = set(method_names()) - {"supervised"}
-    assert {kind.method for kind in LOSSES} == methods
     assert {config_of(name).method for name in TAUGHT} == methods
     for name in sorted(methods - {"simkd"}):  # published for ResNet-50 teachers alone
         assert f"{name}_r34_r18" in TAUGHT
 
 
-@pytest.mark.parametrize("recipe", list(all_recipes()))
+@pytest.mark.parametrize("recipe", list(RECIPES))
 def test_every_recipe_builds_its_method(recipe: str) -> None:
     config = config_of(recipe)
     needs = build_method(config.method, config.method_args).needs
     assert bool(needs.teacher) == (config.teacher is not None)
     if recipe in TAUGHT:
-        assert (config.student, config.teacher) == pair_of(recipe)[1]
+        assert next(pair for suffix, pair in _PAIRS.items() if recipe.endswith(suffix)) == plan_of(recipe).pair
 
 
 @pytest.mark.parametrize("recipe", TAUGHT)
-def test_hyper_parameters_are_published_ones(recipe: str) -> None:
-    """The constructor's defaults, or one of the method's presets over them; a base as its wrapper's authors take it."""
-    given = dict(config_of(recipe).method_args)
-    method, own = config_of(recipe).method, own_defaults(config_of(recipe).method)
-    presets = getattr(method_module(method), "PRESETS", {})
-    if "base" not in given:
-        assert given in [as_json({**own, **preset}) for preset in ({}, *presets.values())]
-        return
-    base, base_args = given.pop("base"), dict(given.pop("base_args"))
-    assert {**given, "mode": None} == {**own, "mode": None}
-    if method == "lskd":
-        of_authors = next(preset["base_args"] for preset in presets.values() if preset["base"] == base)
-    else:
-        of_authors = method_module(base).PRESETS["ctkd"]
-        del base_args["temperature"]  # learned
-    wanted = as_json({**own_defaults(base), **of_authors})
-    assert base_args == {name: wanted[name] for name in base_args}
-
-
-@pytest.mark.parametrize("recipe", TAUGHT)
-def test_the_docstring_says_what_how_and_the_published_figure(recipe: str) -> None:
-    told = inspect.getdoc(all_recipes()[recipe]) or ""
-    assert f"launch/imagenet.py {recipe} --data DIR --out runs/{recipe}" in told
-    assert re.search(r"Cost: \d+ epochs, \d\.\d times", told)
+def test_help_says_what_how_at_which_cost_and_the_published_figure(recipe: str) -> None:
+    told, plan = RECIPES[recipe].help("launch/imagenet.py"), plan_of(recipe)
+    assert f"torchrun --nproc_per_node=8 launch/imagenet.py {recipe} --data DIR --out runs/{recipe}\n" in told
+    student = {"resnet18": "ResNet-18", "mobilenet_v1": "MobileNetV1"}[plan.pair.student]
     epochs = config_of(recipe).optimisation.epochs
-    assert f"Cost: {epochs} epochs" in told
+    assert re.search(rf"Cost: {epochs} epochs, \d\.\d times the arithmetic of {student} from labels\.", told)
     published = told.partition("Published: ")[2].partition("Cost: ")[0]
-    known = method_module(config_of(recipe).method).INFO.published.get(pair_of(recipe)[0], "")
+    texts = (plan.loss.published, *plan.loss.published_with.values())
+    known = {figure for text in texts for figure in _FIGURE.findall(text.get(plan.pair, ""))}
     figures = _FIGURE.findall(published)
-    assert set(figures) <= set(_FIGURE.findall(known)), f"INFO says: {known}"
+    assert set(figures) <= known, "the record has them"
     if not figures:
-        assert published.startswith("none")
-        assert not known or "base" in config_of(recipe).method_args, f"INFO says: {known}"
+        assert published == "none. "
+        assert plan.pair not in plan.loss.published or isinstance(plan.loss, WrapperLoss)
 
 
-@pytest.mark.parametrize("recipe", [name for name in all_recipes() if name.startswith("vanilla") or name in TAUGHT])
+def test_help_of_small_runs_needs_no_eight_gpus() -> None:
+    assert "\npython launch/imagenet.py smoke --out runs/smoke\n" in RECIPES["smoke"].help("launch/imagenet.py")
+    assert "\npython launch/imagenet.py demo --data DIR --out runs/demo\n" in RECIPES["demo"].help("launch/imagenet.py")
+
+
+def test_costs_are_those_of_networks_and_methods() -> None:
+    told = {name: RECIPES[name].cost for name in ("kd_r34_r18", "kd_r50_mbv1", "vid_r34_r18", "simkd_r50_r18")}
+    assert [re.findall(r"\d+\.\d", cost) for cost in told.values()] == [["1.7"], ["3.4"], ["1.8"], ["2.1"]]
+    assert RECIPES["vanilla_r34"].cost == "90 epochs of ResNet-34"
+    assert RECIPES["smoke"].cost == ""
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name.startswith("vanilla") or name in TAUGHT])
 def test_the_learning_rate_is_a_tenth_for_256_images(recipe: str) -> None:
     """All these code bases scale it linearly."""
     optimisation = config_of(recipe).optimisation
@@ -139,7 +91,7 @@ def test_the_learning_rate_is_a_tenth_for_256_images(recipe: str) -> None:
 
 def test_losses_of_a_whole_micro_batch_take_that_of_their_authors_gpus() -> None:
     """Eight times 32 images, on any number of ranks up to eight; other losses are cut as there are ranks."""
-    for recipe in all_recipes():
+    for recipe in RECIPES:
         config = config_of(recipe)
         method = config.method_args.get("base", config.method)
         coupled = method in ("dist", "pkt", "semckd", "sp")
@@ -155,37 +107,33 @@ def test_ofd_decays_when_its_script_does(recipe: str) -> None:
         assert learning_rate(optimisation, epoch - 1, 1) == pytest.approx(0.1 * 0.1 ** (epoch // 30))
 
 
-@pytest.mark.parametrize("recipe", [name for name in all_recipes() if config_of(name).method != "supervised"])
+@pytest.mark.parametrize("recipe", DISTILLED)
 def test_every_hyper_parameter_is_a_flag_and_changes_nothing_else(recipe: str) -> None:
-    parts = [p.default for p in inspect.signature(all_recipes()[recipe]).parameters.values()]
-    losses = [part for part in parts if isinstance(part, Loss)]
-    learned = any(isinstance(loss, CTKDLoss) for loss in losses)
-    changes = {
-        field.name: _another(loss, field)
-        for loss in losses
-        for field in fields(loss)
-        if not (learned and field.name == "temperature")
-    }
-    words = [word for name, value in changes.items() for word in (_flag(name), *_words(value))]
+    changes = changes_of(RECIPES[recipe].plan.loss)
+    words = [word for name, value in changes.items() for word in (method_flag(name), *_words(value))]
     changed, plain = parse_config([recipe, "--out", "run", *words]), config_of(recipe)
     assert replace(changed, method_args=plain.method_args) == plain
     arguments = {**changed.method_args, **changed.method_args.get("base_args", {})}
-    assert {name: arguments[name] for name in changes} == as_json(changes)
+    expected = {name: list(value) if isinstance(value, tuple) else value for name, value in changes.items()}
+    assert {name: arguments[name] for name in changes} == expected
 
 
-def _flag(name: str) -> str:
-    groups = [Files, *(type(getattr(Settings(), field.name)) for field in fields(Settings))]
-    taken = {field.name for group in groups for field in fields(group)}
-    return f"--{'method-' if name in taken else ''}{name}".replace("_", "-")
+def changes_of(loss: Loss) -> dict[str, Any]:
+    """Another value for every hyper-parameter of a record and its base that is to be given."""
+    base = loss.base if isinstance(loss, WrapperLoss) else None
+    changes = {item.name: _another(loss, item) for item in fields(loss) if item.name != "base"}
+    if base is not None:
+        kept = {*base.only_alone, *(("temperature",) if loss.name == "ctkd" else ())}
+        changes |= {item.name: _another(base, item) for item in fields(base) if item.name not in kept}
+    return changes
 
 
-def _another(loss: Loss, field: "Field[Any]") -> Any:
+def _another(loss: Loss, item: "Field[Any]") -> Any:
     """A value of the field's kind that is not the recipe's."""
-    value, kind = getattr(loss, field.name), get_type_hints(type(loss), include_extras=True)[field.name]
-    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    value, kind = getattr(loss, item.name), get_type_hints(type(loss))[item.name]
     if get_origin(kind) is Literal:
         return next(choice for choice in get_args(kind) if choice != value)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) or item.name == "teacher_stages":
         return ("stage2", "stage3")
     if isinstance(value, str):
         return "stage3"
@@ -208,7 +156,12 @@ def test_networks_are_flags() -> None:
 
 
 def test_help_says_which_batch_keeps_eight_gpus_busy() -> None:
-    recipes = all_recipes()
-    assert "--batch 2048" in on_eight_gpus(recipes["kd_r34_r18"])
-    assert "a micro-batch of 32 images" in on_eight_gpus(recipes["sp_r34_r18"])
-    assert on_eight_gpus(recipes["smoke"]) == ""
+    assert "--batch 2048" in RECIPES["kd_r34_r18"].on_eight_gpus
+    assert "a micro-batch of 32 images" in RECIPES["sp_r34_r18"].on_eight_gpus
+    assert RECIPES["smoke"].on_eight_gpus == ""
+    assert RECIPES["kd_r34_r18"].on_eight_gpus in RECIPES["kd_r34_r18"].help("launch/imagenet.py")
+
+
+@pytest.mark.parametrize("plan", [Supervised("resnet18"), Distilled(R34_R18, RECIPES["kd_r34_r18"].plan.loss)])
+def test_settings_may_be_left_out(plan: Plan) -> None:
+    assert plan.config("mine", _FILES).optimisation == Settings().optimisation

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes
 from pipeline.config import Files, RunConfig, check_config, first_difference
 from pipeline.core.errors import ConfigError
 from pipeline.data.backend import Source

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes
 from pipeline.config import Files, RunConfig
 from pipeline.core.errors import CheckpointError, ConfigError, DataError, PeerError, RefluxError
 from pipeline.jobs.attempt import Attempt, note_failure

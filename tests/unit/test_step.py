@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from launch.recipes.registry import all_recipes
+from launch.imagenet import all_recipes
 from pipeline.config import Files, RunConfig
 from pipeline.core.errors import RefluxError
 from pipeline.data.loader import Batch
@@ -21,6 +21,7 @@ from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.networks import Networks
 from pipeline.engine.step import LateMetrics, TrainStep, build_train_step
 from pipeline.kernels.kl import kl
+from pipeline.losses.kd import KDLoss
 from pipeline.methods.kd import KD
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
@@ -53,7 +54,7 @@ def step_of(micro_batches: int, *, smoothing: float = 0.0, clip: float | None = 
     config = replace(config, optimisation=optimisation)
     config = replace(config, numerics=replace(config.numerics, amp="off"))
     distiller = Distiller(
-        network(), KD(ce=0.5, kd=2.0, temperature=3.0), StudentNumerics(CPU, "off", smoothing), compiled=False
+        network(), KD(KDLoss(ce=0.5, kd=2.0, temperature=3.0)), StudentNumerics(CPU, "off", smoothing), compiled=False
     )
     order = Order(np.arange(100), 0, PER_STEP // micro_batches, micro_batches)
     networks = Networks(
@@ -68,7 +69,7 @@ def convolutional_step(optimizer: str, device: torch.device) -> TrainStep:
     """The step of a channels_last student whose first parameter is a kernel with another layout than contiguous."""
     torch.manual_seed(1)
     student = Network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES)))
-    distiller = Distiller(student, KD(), StudentNumerics(device, "off", 0.0), compiled=False)
+    distiller = Distiller(student, KD(KDLoss()), StudentNumerics(device, "off", 0.0), compiled=False)
     distiller = distiller.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     config: RunConfig = all_recipes()["smoke"](Files(out=Path("run")))
     optimisation = replace(config.optimisation, optimizer=optimizer, schedule="constant")

@@ -14,7 +14,7 @@ from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
 from pipeline.data.policy import get_policy
 from pipeline.devices.world import World
-from pipeline.methods.registry import build_method
+from pipeline.losses._shared.registry import loss_record
 from pipeline.teachers.choice import TeacherChoice, choose_teacher
 
 WORLD = World(0, 1, torch.device("cpu"), 1)
@@ -37,8 +37,8 @@ def config(store: Path | None, source: Any = "auto", *, temperature: float = 4.0
 def choose(
     config: RunConfig, saved: RunConfig | None = None, index: Index = INDEX, world: World = WORLD
 ) -> TeacherChoice:
-    method, policy = build_method(config.method, config.method_args), get_policy(config.views.policy)
-    return choose_teacher(config, method, policy, saved, index, world)
+    loss, policy = loss_record(config.method, config.method_args), get_policy(config.views.policy)
+    return choose_teacher(config, loss, policy, saved, index, world)
 
 
 def test_without_a_store_the_teacher_runs_online() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from pipeline.methods.parts import pool_larger, pool_to
+from pipeline.methods._shared.pooling import pool_larger, pool_to
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 

@@ -1,81 +1,21 @@
-"""What a distillation method is.
-
-The total loss is always ce * CE + kd * KL_T + weight * method: three explicit weights, never one "alpha", whose meaning
-is opposite in public code bases.
-"""
+"""What a distillation method is: the mathematics of the loss that a record of `pipeline/losses` describes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+from pipeline.config import method_flag
 from pipeline.core.errors import ConfigError
-from pipeline.core.ranges import ABOVE_0, NOT_NEGATIVE
+from pipeline.core.fields import check_numbers
 from pipeline.devices.world import World
 from pipeline.kernels.kl import kl
+from pipeline.losses._shared.record import Loss, Needs, Weights
 from pipeline.models.outputs import Outputs
 
-TEACHER_NOTHING: frozenset[str] = frozenset()
-TEACHER_LOGITS = frozenset({"logits"})
-R34_R18, R50_MV1, R50_R18 = "ResNet-34 -> ResNet-18", "ResNet-50 -> MobileNetV1", "ResNet-50 -> ResNet-18"
-_NOT_MAPS = frozenset({"logits", "embedding", "head"})
-_MANY_CLASSES = 100  # of a generous top-k row
-
-
-@dataclass(frozen=True)
-class MethodInfo:
-    """What the world knows of a method; the constant `INFO` of its file.
-
-    Attributes:
-        paper: first author, year and where to read it.
-        published: ImageNet top-1 in per cent by teacher-student pair, with its source: {R34_R18: "71.17 (README)"}.
-            Figures recalled from a paper and not looked up are marked "unchecked".
-    """
-
-    paper: str
-    published: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a method has to be given.
-
-    Attributes:
-        teacher: teacher outputs: "logits", "embedding", "head", or names of feature taps.
-        student: names of the student's feature taps.
-        norms: those of the teacher's ".pre" taps whose BatchNorm's scale and shift are wanted, see `Setting`.
-        teacher_mode: "train" runs the teacher on the batch's own BatchNorm statistics, and its running averages drift.
-    """
-
-    teacher: frozenset[str] = TEACHER_NOTHING
-    student: frozenset[str] = frozenset()
-    norms: frozenset[str] = frozenset()
-    teacher_mode: Literal["eval", "train"] = "eval"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Factors of the three terms of the loss, and the temperature.
-
-    Attributes:
-        ce: of the cross-entropy with the labels.
-        kd: of the temperature-scaled KL divergence from the teacher.
-        temperature: T of that divergence, and of an own term that softens logits (DKD, DIST, NKD).
-        method: of the method's own term.
-    """
-
-    ce: float = 1.0
-    kd: float = 0.0
-    temperature: float = 4.0
-    method: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("ce", "kd", "method"):
-            NOT_NEGATIVE.check("--weight" if name == "method" else f"--{name}", getattr(self, name))
-        ABOVE_0.check("--temperature", self.temperature)
+Record = TypeVar("Record", bound=Loss)
 
 
 @dataclass(frozen=True)
@@ -137,10 +77,30 @@ class Setting:
     seed: int = 0
 
 
-class Method(nn.Module, ABC):
-    """A loss with its weights, its trainable parts (as submodules) and its `needs`. Never calls a teacher."""
+class Method(nn.Module, ABC, Generic[Record]):
+    """A loss with its trainable parts (as submodules). Never calls a teacher.
 
-    weights: Weights
+    Args:
+        loss: its record.
+
+    Raises:
+        ConfigError: a number outside of its range.
+    """
+
+    def __init__(self, loss: Record) -> None:
+        super().__init__()
+        check_numbers(loss, method_flag)
+        self.loss = loss
+
+    @property
+    def needs(self) -> Needs:
+        """What `forward` reads."""
+        return self.loss.needs
+
+    @property
+    def weights(self) -> Weights:
+        """Factors of the terms."""
+        return self.loss.weights
 
     def build(self, setting: Setting) -> None:
         """Make the trainable parts; called once, before the method is moved to its device. Default: there are none."""
@@ -151,21 +111,6 @@ class Method(nn.Module, ABC):
         Default: `student` itself. A method whose student is more than the network (SimKD) wraps it here.
         """
         return student
-
-    @property
-    @abstractmethod
-    def needs(self) -> Needs:
-        """What `forward` reads."""
-
-    def refuses_topk(self, num_kept: int) -> str | None:
-        """Why the teacher's `num_kept` greatest logits and their tail mass do not serve; None where they do.
-
-        Default: they serve CE and KL at temperature 1. At T = 4 with 20 of 1,000 kept, the gradient is off by more than
-        its own length.
-        """
-        if self.weights.method == 0 and self.weights.temperature == 1:
-            return None
-        return f"the loss needs all logits (temperature {self.weights.temperature:g}; top-k serves KL at temperature 1)"
 
     def temperature(self, batch: MethodInput) -> float | torch.Tensor:
         """T of this batch: a number, or a tensor () or (B,) with gradient to what predicts it."""
@@ -195,16 +140,6 @@ class Method(nn.Module, ABC):
             world: the ranks; rank r has run the micro-batches r, r + size, ...
             num_micro_batches: of the step, over all ranks.
         """
-
-    @property
-    def stores(self) -> tuple[str, ...]:
-        """Kinds of store that hold what the method reads, cheapest first; () where its teacher must run online."""
-        wanted = self.needs.teacher
-        if not wanted or wanted - _NOT_MAPS or self.needs.teacher_mode == "train":
-            return ()
-        if wanted & {"embedding", "head"}:
-            return ("embedding",)
-        return (*(("topk",) if self.refuses_topk(_MANY_CLASSES) is None else ()), "embedding", "dense")
 
     def plain_student(self) -> bool:
         """Whether the trained student is the network alone, without parts of the method."""

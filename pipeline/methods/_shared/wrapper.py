@@ -1,25 +1,25 @@
 """A method that changes another one: everything that it does not override is the other's."""
 
 from abc import ABC
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from pipeline.devices.world import World
-from pipeline.methods.base import Method, MethodInput, Needs, Setting
+from pipeline.losses._shared.wrapping import WrapperLoss
+from pipeline.methods._shared.method import Method, MethodInput, Setting
+from pipeline.methods._shared.registry import method_of
+
+Wrapping = TypeVar("Wrapping", bound=WrapperLoss)
 
 
-class Wrapper(Method, ABC):
-    """Holds `base`, whose weights are the weights.
+class Wrapper(Method[Wrapping], ABC):
+    """Holds `base`, the method that is changed, made of the base's record."""
 
-    Args:
-        base: the method that is changed.
-    """
-
-    def __init__(self, base: Method) -> None:
-        super().__init__()
-        self.base = base
-        self.weights = base.weights
+    def __init__(self, loss: Wrapping) -> None:
+        super().__init__(loss)
+        self.base = method_of(loss.base)
 
     def build(self, setting: Setting) -> None:
         """Make the base's trainable parts."""
@@ -28,11 +28,6 @@ class Wrapper(Method, ABC):
     def student_network(self, student: nn.Module) -> nn.Module:
         """The base's."""
         return self.base.student_network(student)
-
-    @property
-    def needs(self) -> Needs:
-        """What the base needs."""
-        return self.base.needs
 
     def divergence(self, batch: MethodInput) -> torch.Tensor:
         """The base's."""

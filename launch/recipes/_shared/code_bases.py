@@ -1,30 +1,12 @@
-"""What public code bases train on ImageNet, and how: pairs of networks, and settings.
+"""How public code bases train on ImageNet: settings.
 
 All take random resized crops of 224 px with flips, SGD with momentum 0.9 and weight decay 1e-4 on everything, and
 divide the learning rate by ten at epochs 30, 60 and 90, where nothing else is said.
 """
 
 from dataclasses import replace
-from typing import NamedTuple
 
 from pipeline.config import Optimisation, Settings, Views
-
-
-class Pair(NamedTuple):
-    """Who learns, and who teaches.
-
-    Attributes:
-        student: model that learns, as NAME[@WEIGHTS].
-        teacher: model that teaches, as NAME@WEIGHTS.
-    """
-
-    student: str
-    teacher: str
-
-
-R34_R18 = Pair("resnet18", "resnet34@IMAGENET1K_V1")
-R50_R18 = Pair("resnet18", "resnet50@IMAGENET1K_V1")
-R50_MBV1 = Pair("mobilenet_v1", "resnet50@IMAGENET1K_V1")
 
 _BATCH_256 = Optimisation(epochs=100, batch=256, lr=0.1, milestones=(30, 60, 90))
 _BATCH_512 = Optimisation(epochs=100, batch=512, lr=0.2, milestones=(30, 60, 90))

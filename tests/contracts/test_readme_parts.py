@@ -1,0 +1,69 @@
+"""README's recipe and method work as they stand, from files of their own, and nothing else is touched."""
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from method_cases import Case, one_thread
+from method_contract import MethodContract
+
+from launch import recipes
+from launch.imagenet import all_recipes, parse_config
+from pipeline import losses, methods
+from pipeline.losses._shared.registry import loss_record
+from pipeline.methods.__main__ import markdown
+
+__all__ = ["one_thread"]
+
+README = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text()
+RECIPE, LOSS, METHOD = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PROMISES = [getattr(MethodContract(), name) for name in dir(MethodContract) if name.startswith("test_")]
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The three examples as parts, found beside the others."""
+    before = set(sys.modules)
+    for package, name, source in ((recipes, "mine", RECIPE), (losses, "cosine", LOSS), (methods, "cosine", METHOD)):
+        _add(package, name, source, tmp_path / package.__name__, monkeypatch)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def _add(package: ModuleType, name: str, source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    (folder / f"{name}.py").write_text(source)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    importlib.invalidate_caches()
+
+
+def test_the_recipe_of_the_example_is_a_command(parts: None, capsys: pytest.CaptureFixture[str]) -> None:
+    config = parse_config(["my_dkd", "--out", "run", "--alpha", "3"])
+    assert (config.recipe, config.student, config.method) == ("my_dkd", "mobilenet_v1", "dkd")
+    assert (config.method_args["alpha"], config.method_args["beta"]) == (3.0, 2.0)
+    with pytest.raises(SystemExit):
+        parse_config(["--help"])
+    assert "my_dkd" in capsys.readouterr().out
+    assert all_recipes()["my_dkd"].cost == "100 epochs, 3.4 times the arithmetic of MobileNetV1 from labels"
+
+
+def test_the_method_of_the_example_is_listed_with_what_it_needs(parts: None) -> None:
+    assert loss_record("cosine", {"weight": 2.0}).stores == ("embedding",)
+    assert "| `cosine` | embedding, logits | embedding | - | - |" in markdown(["cosine"])
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_the_method_of_the_example_keeps_every_promise_of_methods(promise: object, parts: None) -> None:
+    assert callable(promise)
+    promise(Case("cosine", {"weight": 2.0}))
+
+
+def test_it_can_be_the_base_of_others(parts: None) -> None:
+    around = loss_record("ctkd", {"base": "cosine"})
+    assert around.weights.kd == 1.0
+    assert around.stores == ("embedding",)
