@@ -61,7 +61,7 @@ class Attempt:
         """
         if self._muted:
             return
-        usage = isinstance(error, ConfigError)
+        usage = isinstance(error, RefluxError) and error.exit_code == ConfigError.exit_code  # or another rank's
         if self.is_accepted or not (self.is_known or usage):
             note_failure(self._folder, error, self._rank)
         elif self.is_known and int(os.environ.get("WORLD_SIZE", "1")) > 1:
