@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pipeline.core.command import said_once
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, check_backend, open_backend
 from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
@@ -95,10 +96,11 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
     fix_numerics(world.device)
     config = _as_begun(config, world)
     source, name = open_train(config.files(folder), config.reading, world)
-    if len(source.index) != source.index.num_parent:
-        raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
-    network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
-    codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
+    with said_once():
+        if len(source.index) != source.index.num_parent:
+            raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
+        network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
+        codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
     record = _record(config, network, weights_sha256, world)
     check_decoder_is_used(config.reading, name)
     if name == "dali":
