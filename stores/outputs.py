@@ -81,11 +81,8 @@ def open_outputs(store: Path, *, io: StoreIO = "auto") -> StoreOutputs:
         StoreError: no store, or one that this version cannot read.
     """
     reader = open_store(store, io=io)
-    embedding, head = _embedding(reader)
-    logits = next((codec for codec in reader.codecs if codec.source == "logits" and codec.exact_support), None)
-    if logits is None and head is None:
-        logits = next((codec for codec in reader.codecs if codec.source == "logits"), None)
-    return StoreOutputs(reader, logits, embedding, head)
+    exact, embedding, head = _kept_codecs(reader)
+    return StoreOutputs(reader, exact or (_topk(reader) if head is None else None), embedding, head)
 
 
 def pick_outputs(
@@ -101,15 +98,14 @@ def pick_outputs(
     maps = sorted(needs - OUTPUTS)
     if maps:
         return f"the method needs feature maps ({', '.join(maps)}), which no store keeps"
-    embedding, head = _embedding(reader)
+    exact, embedding, head = _kept_codecs(reader)
     if embedding is None and needs & {"embedding", "head"}:
         wanted = "the teacher's embedding (precompute --keep embedding_f16)"
         return f"the method needs {wanted}, and the store keeps {kept(reader)}"
     if "embedding" in needs and head is not None:
         return StoreOutputs(reader, None, embedding, head)  # contains the logits: no further bytes to read
-    dense = next((codec for codec in reader.codecs if codec.source == "logits" and codec.exact_support), None)
-    if dense is not None:
-        return StoreOutputs(reader, dense, embedding if "embedding" in needs else None, head)
+    if exact is not None:
+        return StoreOutputs(reader, exact, embedding if "embedding" in needs else None, head)
     if head is not None:
         return StoreOutputs(reader, None, embedding, head)
     return _pick_topk(reader, refuses_topk)
@@ -139,18 +135,21 @@ def kept(reader: StoreReader) -> str:
     return ", ".join(codec.id for codec in reader.codecs)
 
 
-def _embedding(reader: StoreReader) -> tuple[Codec | None, Head | None]:
-    """The codec that keeps embeddings, and the classifier that belongs to them."""
-    codec = next((codec for codec in reader.codecs if codec.source == "embedding"), None)
-    return codec, None if codec is None else read_head(reader.path, reader.manifest)
+def _kept_codecs(reader: StoreReader) -> tuple[Codec | None, Codec | None, Head | None]:
+    """What keeps exact logits, what keeps embeddings, and the classifier that belongs to these."""
+    exact = next((codec for codec in reader.codecs if codec.source == "logits" and codec.exact_support), None)
+    embedding = next((codec for codec in reader.codecs if codec.source == "embedding"), None)
+    return exact, embedding, None if embedding is None else read_head(reader.path, reader.manifest)
+
+
+def _topk(reader: StoreReader) -> TopK | None:
+    return next((codec for codec in reader.codecs if isinstance(codec, TopK)), None)
 
 
 def _pick_topk(reader: StoreReader, refuses_topk: Callable[[int], str | None]) -> StoreOutputs | str:
-    codec = next((codec for codec in reader.codecs if isinstance(codec, TopK)), None)
+    codec = _topk(reader)
     if codec is None:
         lost = "has lost the teacher's classifier (head.h5), without which it has no logits"
         return f"the store keeps {kept(reader)} and {lost}"
     refusal = refuses_topk(codec.k)
-    if refusal is not None:
-        return f"the store keeps {kept(reader)} only, and {refusal}"
-    return StoreOutputs(reader, codec, None, None)
+    return f"the store keeps {kept(reader)} only, and {refusal}" if refusal else StoreOutputs(reader, codec, None, None)
