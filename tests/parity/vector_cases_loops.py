@@ -87,7 +87,7 @@ def known_of(vector: Vector) -> dict[str, Any]:
 
 
 def ctkd_loop(vector: Vector) -> None:
-    if not vector.hp["have_mlp"]:  # nothing learns the temperature
+    if not vector.hp.get("have_mlp", True):  # nothing learns the temperature
         vector.hp.says_nothing("t_start", "t_end", "lambda_", "gT0")
         loop(vector)
         return
