@@ -17,9 +17,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from launch.demo_images import DemoSpec, write_demo
 from pipeline.core.command import progress, run_command
 from pipeline.core.errors import RefluxError
+from pipeline.data.demo_images import DemoSpec, write_demo
 
 _PROGRAM = Path(__file__).with_name("imagenet.py")
 _NUM_VIEWS = 4

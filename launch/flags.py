@@ -49,27 +49,27 @@ def _flags_type(plan: Plan) -> type[Any]:
     for item in fields(plan):
         value = getattr(plan, item.name)
         if isinstance(value, Loss):
-            groups += [(name, type(own), field(default=own)) for name, own in _groups(value)]
+            groups += [(name, type(own), field(default=own)) for name, own in _groups(value).items()]
         else:
             groups.append((item.name, hints[item.name], field(default=value)))
     return make_dataclass("Flags", [("files", Files), *groups], frozen=True)
 
 
-def _groups(loss: Loss) -> Iterator[tuple[str, Any]]:
+def _groups(loss: Loss) -> dict[str, Any]:
     """A record's hyper-parameters, and those of its base, each as a dataclass in which they have their flags' names."""
-    base = loss.base if isinstance(loss, WrapperLoss) else None
-    for name, record, left_out in (("loss", loss, ("base",)), ("base", base, () if base is None else base.only_alone)):
-        if record is not None and (own := _as_flags(record, left_out)) is not None:
-            yield name, own
+    if not isinstance(loss, WrapperLoss):
+        return {"loss": _as_flags(loss)}
+    groups = {"loss": _as_flags(loss, "base"), "base": _as_flags(loss.base, *loss.base.only_alone)}
+    return {name: group for name, group in groups.items() if fields(group)}
 
 
-def _as_flags(record: Loss, left_out: Sequence[str]) -> Any:
-    """`record` without some fields, as an instance of a dataclass that tyro makes flags from; None without any."""
+def _as_flags(record: Loss, *left_out: str) -> Any:
+    """`record` without some fields, as an instance of a dataclass that tyro makes flags from."""
     hints = get_type_hints(type(record), include_extras=True)
     chosen = [item.name for item in fields(record) if item.name not in left_out]
     named = [(name, Annotated[hints[name], tyro.conf.arg(name=method_flag(name)[2:])]) for name in chosen]
     kind = make_dataclass(type(record).__name__, named, frozen=True, namespace={"__doc__": type(record).__doc__})
-    return kind(**{name: getattr(record, name) for name in chosen}) if chosen else None
+    return kind(**{name: getattr(record, name) for name in chosen})
 
 
 def _changed(loss: Loss, given: dict[str, Any]) -> Any:

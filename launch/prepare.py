@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launch.demo_images import DemoSpec, write_demo
 from pipeline.core.command import progress, run_command
 from pipeline.core.errors import ConfigError, DataError
+from pipeline.data.demo_images import DemoSpec, write_demo
 from pipeline.data.index import Index, check_same_classes, load_index
 from pipeline.data.scan import BadFile, scan_folder
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from benchmarks._shared.pixels import backend_of
 from benchmarks.gpu.findings import Setting
-from launch.demo_images import DemoSpec, write_demo
 from pipeline.data.backend import BackendOptions, DaliDecoding
+from pipeline.data.demo_images import DemoSpec, write_demo
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from jobs import ForkedJob, lines_of, run_to_end
 
-from launch.demo_images import DemoSpec, write_demo
 from launch.imagenet import all_recipes, parse_config
 from pipeline.config import Files
+from pipeline.data.demo_images import DemoSpec, write_demo
 from pipeline.data.scan import scan_folder
 from pipeline.fit import fit
 from pipeline.methods._shared.registry import method_names

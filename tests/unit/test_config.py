@@ -82,6 +82,19 @@ def test_the_first_difference_has_a_name_and_both_values() -> None:
     assert first_difference(config, other) == ("teacher", "resnet34@IMAGENET1K_V1", None)
 
 
+@pytest.mark.parametrize("recipe", ["semckd_r34_r18", "ctkd_vid_r34_r18", "kd_r34_r18"])
+def test_a_run_of_a_version_with_fewer_hyper_parameters_goes_on(recipe: str) -> None:
+    now: RunConfig = all_recipes()[recipe](Files(out=Path("run")))
+    new = ("teacher_stages", "mid_channels", "form")
+    arguments = {name: value for name, value in now.method_args.items() if name not in new}
+    if "base_args" in arguments:
+        arguments["base_args"] = {name: value for name, value in arguments["base_args"].items() if name not in new}
+    saved = replace(now, method_args=arguments)
+    assert saved != now
+    assert first_difference(saved, now) is None
+    assert first_difference(now, saved) is None
+
+
 FREE = {
     "files": "out data train_dir val_dir train_index val_index beton val_beton store stage trace",
     "teaching": "store_io check_rows max_divergence",

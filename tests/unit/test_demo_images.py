@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch import demo_images
-from launch.demo_images import CLASSES, DemoSpec, draw_image, write_demo
 from pipeline.core.errors import DataError
+from pipeline.data import demo_images
+from pipeline.data.demo_images import CLASSES, DemoSpec, draw_image, write_demo
 from pipeline.data.index import check_same_classes
 from pipeline.data.scan import scan_folder
 
