@@ -6,9 +6,11 @@ store        --missing-->  units of work (shards), dealt to independent jobs and
 unit         --loader-->   batches of pixels --teacher--> outputs --codecs--> a shard, written in a thread, sealed whole
 """
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 from pipeline.core.command import said_once
+from pipeline.core.errors import ConfigError
 from pipeline.jobs.open import Job, Outcome, open_job
 from pipeline.jobs.pulse import Pulse
 from precompute.begin import begin_store
@@ -39,12 +41,14 @@ def precompute(config: PrecomputeConfig) -> Outcome:
             check_folder(store)
     folder = store / JOBS_FOLDER / parse_part(config.part).folder_name
     kept = "sealed shards stay and are not made again"
-    with left_as_found(store, folder), open_job(folder, kept=kept, is_dry=config.dry_run) as job, store_remedies(store):
-        with said_once():
+    with left_as_found(store, folder), open_job(folder, kept=kept, is_dry=config.dry_run) as job, ExitStack() as opened:
+        opened.enter_context(store_remedies(store))
+        with said_once(ConfigError):
             check_names(config)
         world = job.join(config.device, config.reading.threads)
-        with open_setting(config, world, job.folder) as setting:
-            return fill(setting, job)
+        with said_once(ConfigError):
+            setting = opened.enter_context(open_setting(config, world, job.folder))
+        return fill(setting, job)
 
 
 def fill(setting: Setting, job: Job) -> Outcome:

@@ -45,15 +45,15 @@ def speaks() -> bool:
 
 
 @contextmanager
-def said_once() -> Iterator[None]:
-    """What every rank finds alike in the block is said by rank 0 alone.
+def said_once(kind: type[RefluxError] = RefluxError) -> Iterator[None]:
+    """Errors of a kind that every rank finds alike in the block are said by rank 0 alone.
 
     Raises:
-        PeerError: in place of a RefluxError, on the other ranks; with its exit code.
+        PeerError: in their place, on the other ranks; with their exit code.
     """
     try:
         yield
-    except RefluxError as error:
+    except kind as error:
         if speaks():
             raise
         silent = PeerError("rank 0 finds the same, and says it")

@@ -1,7 +1,7 @@
-"""The flags of recipes and the values behind them are frozen: people script against the one, and compare the other.
+"""The flags of every recipe are frozen: people script against them. The values behind them: test_recipe_configs.
 
 A recipe may be added without a line here. A deliberate change, or to freeze what was added:
-python tests/golden/test_flags.py, then commit flags.json and recipes.json with the reason.
+python tests/golden/test_flags.py, then commit flags.json with the reason.
 """
 
 import contextlib
@@ -12,15 +12,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from launch.imagenet import all_recipes, parse_config
-from pipeline.config import Files, RunConfig, Settings
 
 FROZEN = Path(__file__).with_name("flags.json")
-RECIPES = Path(__file__).with_name("recipes.json")
 PROGRAM = Path(__file__).resolve().parent.parent.parent / "launch" / "imagenet.py"
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 _HELP_S = 2.0
@@ -46,27 +43,6 @@ def frozen_flags() -> dict[str, list[str]]:
     return {recipe: written["every recipe"] + flags for recipe, flags in written["and"].items()}
 
 
-def own_values() -> dict[str, dict[str, Any]]:
-    """By recipe: its networks and method, and the settings that are not everybody's, as JSON has them."""
-    plain = RunConfig("", "", None, "", Files(out=Path("run")), **vars(Settings())).to_json()
-    found = {}
-    for name, recipe in all_recipes().items():
-        config = recipe(Files(out=Path("run"))).to_json()
-        own = {field: config[field] for field in ("student", "teacher", "method", "method_args")}
-        groups = {group: _other(config[group], plain[group]) for group in vars(Settings())}
-        found[name] = {**own, **{group: values for group, values in groups.items() if values}}
-    return found
-
-
-def _other(values: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value != plain[name]}
-
-
-def write_recipes() -> None:
-    lines = [f" {json.dumps(name)}: {json.dumps(values)}" for name, values in own_values().items()]
-    RECIPES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-
-
 def write_flags() -> None:
     now = all_flags()
     every = sorted(set.intersection(*map(set, now.values())))
@@ -84,20 +60,6 @@ def test_the_flags_are_those_that_people_script_against() -> None:
             "Flags are an interface: scripts and saved command lines break when one goes or changes its name.\n"
             "If the change is meant: python tests/golden/test_flags.py, and commit flags.json with the reason."
         )
-
-
-def test_recipes_are_what_people_compare_their_runs_by() -> None:
-    frozen, now = json.loads(RECIPES.read_text()), own_values()
-    for recipe, values in frozen.items():
-        assert {**now[recipe], "method_args": _shared(now[recipe]["method_args"], values["method_args"])} == values, (
-            f"{recipe} trains otherwise than before: a figure that somebody measured with it is no longer its own.\n"
-            "If the change is meant: python tests/golden/test_flags.py, and commit recipes.json with the reason."
-        )
-
-
-def _shared(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
-    """What was there then, as it is now: hyper-parameters may be added."""
-    return {name: _shared(now[name], value) if isinstance(value, dict) else now[name] for name, value in then.items()}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["kd_r34_r18", "--help"]])
@@ -120,4 +82,3 @@ def test_help_answers_at_once_and_imports_no_torch(arguments: list[str]) -> None
 
 if __name__ == "__main__":
     write_flags()
-    write_recipes()

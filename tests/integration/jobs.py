@@ -7,6 +7,7 @@ and signals that start in a tenth of a second, for the tests in which torchrun i
 import faulthandler
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import torch
 
 from launch.imagenet import main
 from pipeline.core.command import run_command
+from pipeline.data.scan import scan_folder
 from pipeline.devices.world import World, start_world, stop_world
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -347,3 +349,30 @@ def flip_byte(path: Path, offset: int | None = None) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2 if offset is None else offset] ^= 1
     path.write_bytes(content)
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder: what must not change."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def cut_after_indexing(data: Path, *damaged: str) -> None:
+    """Index both splits, and then cut images at their old size, so that only decoding can tell."""
+    for split in ("train", "val"):
+        scan_folder(data / split)[0].save(data / f"{split}.index.h5")
+    for name in damaged or ("train/class1/003.jpg",):
+        (data / name).write_bytes(bytes((data / name).stat().st_size))
+
+
+def teacher_of_classes(count: int, path: Path) -> None:
+    from pipeline.models.families.demo import demo_teacher
+
+    torch.save(demo_teacher(num_classes=count).state_dict(), path)
+
+
+def check_said(text: str, words: list[str]) -> None:
+    """One message, with these words, of a program or of its parser; no traceback."""
+    assert [word for word in words if word not in text] == [], text
+    assert len(re.findall("error: |╭─ ", text)) == 1, text
+    assert "Traceback" not in text

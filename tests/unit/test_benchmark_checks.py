@@ -32,60 +32,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("loader --data PHOTOS --backends dalli", "unknown backend to measure 'dalli'. Did you mean 'dali'?"),
-        ("loader --data PHOTOS --repeats 0", "--repeats must be above 0, got 0"),
-        ("loader --data PHOTOS --backends torchvision --batch 73", "at most the 72 images"),
-        ("loader --data PHOTOS --work /no/such", "--work /no/such must be a folder that exists"),
-        ("precompute --data PHOTOS --images 0", "--images must be above 0, got 0"),
-        ("precompute --data PHOTOS --work /no/such", "--work /no/such must be a folder that exists"),
-        ("codecs --data PHOTOS --teacher resnet81@random", "unknown model 'resnet81'"),
-        ("codecs --data PHOTOS --teacher resnet18@V7", "unknown weights of resnet18 'V7'"),
-        ("codecs --data PHOTOS --teacher resnet18@random --policy x", "unknown policy 'x'"),
-        ("codecs --data PHOTOS --teacher resnet18@random --png THERE", "exists; nothing is overwritten"),
-        ("codecs --data PHOTOS --teacher resnet18@random --png /no/such/x.png", "/no/such does not: make it first"),
-        ("store --work /no/such", "--work /no/such must be a folder that exists"),
-        ("store --rows 100 --batch 256", "--rows must be 256 or more, got 100"),
-        ("store --json THERE", "exists; nothing is overwritten"),
-        ("kernels --device gpu", "cpu"),
-        ("kernels --batches 0", "--batches must be above 0, got 0"),
-        ("kernels --batches 64 -1", "--batches must be above 0, got 64 -1"),
-        ("kernels --batches", "--batches names nothing to measure"),
-        ("kernels --losses", "--losses names nothing to measure"),
-        ("kernels --classes 1", "--classes must be 2 or more, got 1"),
-        ("kernels --repeats 0", "--repeats must be above 0, got 0"),
-        ("kernels --losses kdd", "unknown loss to measure 'kdd'. Did you mean 'dkd'?"),
-        ("kernels --rivals ligre", "unknown rival to measure 'ligre'. Did you mean 'liger'?"),
-        ("kernels --json /no/such/x.json", "--json /no/such/x.json must lie in a folder that exists"),
-        ("epoch --data PHOTOS --rounds 0", "--rounds must be above 0, got 0"),
-        ("epoch --data PHOTOS --seconds 0", "--seconds must be above 0, got 0.0"),
-        ("epoch --data PHOTOS --teacher resnet81@random", "unknown model 'resnet81'"),
-        ("epoch --data PHOTOS --backend dalii", "unknown backend 'dalii'"),
-        ("epoch --data PHOTOS --student demo", "unknown model 'demo'"),
-        ("step --methods kdd", "unknown method 'kdd'"),
-        ("step --steps 0", "--steps must be above 0, got 0"),
-        ("epoch --data PHOTOS --seconds inf", "--seconds must be finite and above 0, got inf"),
-        ("kernel --repeats 1", "unknown benchmark 'kernel'. Did you mean 'kernels'?"),
-        ("", "name a benchmark: codecs, epoch, gpu, "),
-        ("gpu --sections stak", "unknown section 'stak'. Did you mean 'stack'?"),
-        ("gpu --minutes 0", "--minutes must be above 0, got 0.0"),
-        ("gpu --json THERE", "exists; nothing is overwritten"),
-    ],
-)
-def test_wrong_flags_end_with_2_before_anything_is_measured(
-    line: str, words: str, run: Callable[..., tuple[int, str, str]], photo_folder: Path, tmp_path: Path
-) -> None:
-    there = tmp_path / "there"
-    there.write_text("mine")
-    code, out, err = run(*line.replace("PHOTOS", str(photo_folder)).replace("THERE", str(there)).split())
-    assert (code, out) == (2, "")
-    assert words in err
-    assert there.read_text() == "mine"
-    assert not Path("/no/such").exists()
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
         ("kernels --device cuda", "--device cuda needs a CUDA device"),
         ("gpu --quick", "`python -m benchmarks gpu` needs a CUDA device"),
     ],
@@ -97,13 +43,6 @@ def test_cuda_where_there_is_none_is_refused(
     code, out, err = run(*line.split())
     assert (code, out) == (2, "")
     assert words in err
-
-
-@pytest.mark.parametrize("command", ["loader", "precompute", "epoch", "codecs --teacher resnet18@random"])
-def test_data_that_is_not_there_is_one_message(command: str, run: Callable[..., tuple[int, str, str]]) -> None:
-    code, out, err = run(*command.split(), "--data", "/no/such")
-    assert (code, out) == (1, "")
-    assert err.startswith("error: no such folder: /no/such")
 
 
 def test_what_precompute_refuses_is_no_traceback_of_the_benchmark(

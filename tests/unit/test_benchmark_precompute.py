@@ -1,6 +1,8 @@
-"""Does the comparison of shared and separate decodes deliver the same number of views of the same images?"""
+"""The benchmark of precompute: equal work on both sides of its comparisons, and both recorded by its command line."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +33,13 @@ def test_the_command_measures_what_is_asked_for(photo_folder: Path, tmp_path: Pa
     (pairs,) = json.loads(report.read_text())["pairs"]
     assert pairs["name"] == "torchvision"
     assert pairs["ratio"] == pytest.approx(pairs["a"][0] / pairs["b"][0])
+
+
+def test_filling_is_measured_against_loading(photo_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "precompute", "--data", str(photo_folder)]
+    sizes = ["--resolution", "32", "--batch", "8", "--images", "8", "--views", "2", "--repeats", "1", "--threads", "1"]
+    report = tmp_path / "report.json"
+    subprocess.run([*command, *sizes, "--backends", "torchvision", "--json", str(report)], check=True, timeout=300)
+    (pairs,) = json.loads(report.read_text())["against_loader"]
+    assert pairs["name"] == "torchvision"
+    assert pairs["ratio"] > 0

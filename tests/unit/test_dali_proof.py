@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stores_made import manifest
+from store_files import manifest
 
 from launch.imagenet import all_recipes
 from pipeline.config import Files, Reading, RunConfig, Running, first_difference

@@ -69,14 +69,6 @@ def test_an_index_that_differs_is_overwritten_only_with_force(data: Path) -> Non
     assert len(load_index(data / "train.index.h5")) == 5
 
 
-def test_a_file_that_is_no_index_is_not_overwritten(data: Path) -> None:
-    (data / "val.index.h5").write_text("mine")
-    with pytest.raises(DataError, match=r"val\.index\.h5 exists and differs"):
-        prepare.index(data=data)
-    assert (data / "val.index.h5").read_text() == "mine"
-    assert not (data / "train.index.h5").exists()
-
-
 def test_folders_apart_and_out(data: Path, tmp_path: Path) -> None:
     prepare.index(train_dir=data / "train", val_dir=data / "val", out=tmp_path / "new" / "folder")
     assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["train.index.h5", "val.index.h5"]
@@ -89,53 +81,6 @@ def test_bad_files_are_refused_or_left_out_by_name(data: Path, capsys: pytest.Ca
     assert not list(data.glob("*.h5"))
     prepare.index(data=data, bad="skip")
     assert "left out of train: class1/zero[1].jpg: the file is empty" in capsys.readouterr().out
-
-
-def test_class_lists_must_agree(data: Path) -> None:
-    (data / "val" / "class1").rename(data / "val" / "other")
-    with pytest.raises(DataError, match=r"same classes(.|\n)*class1(.|\n)*other"):
-        prepare.index(data=data)
-    assert not list(data.glob("*.h5"))
-
-
-def test_what_is_missing_is_named(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--data DIR"):
-        prepare.index()
-    with pytest.raises(ConfigError, match="--out DIR"):
-        prepare.index(train_dir=data / "train")
-    with pytest.raises(DataError, match=r"no such folder: .*nowhere/train"):
-        prepare.index(data=tmp_path / "nowhere")
-
-
-def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"cannot write into .*file/sub(.|\n)*--out"):
-        prepare.index(data=data, out=tmp_path / "file" / "sub")
-    with pytest.raises(ConfigError, match=r"cannot write into /proc(.|\n)*--out"):
-        prepare.check_writable(Path("/proc"))
-
-
-@pytest.mark.parametrize(
-    ("flags", "rule"),
-    [
-        ({}, "exactly one of --data, --folder and --index; got none"),
-        ({"data": Path("a"), "index": Path("b")}, "got --data, --index"),
-        ({"folder": Path("a"), "max_side": 0}, "--max-side must be at least 1 pixel, got 0"),
-        ({"folder": Path("a"), "quality": 101}, r"--quality must lie in 1\.\.100, got 101"),
-        ({"folder": Path("a"), "num_workers": 0}, "--num-workers must be at least 1, got 0"),
-    ],
-)
-def test_wrong_ffcv_flags_are_refused(flags: dict[str, object], rule: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=rule):
-        prepare.ffcv(out=tmp_path / "a.beton", **flags)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_existing_beton_is_not_overwritten(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.beton").write_text("mine")
-    with pytest.raises(ConfigError, match="--force"):
-        prepare.ffcv(out=tmp_path / "a.beton", data=data)
-    assert (tmp_path / "a.beton").read_text() == "mine"
 
 
 def test_a_dry_run_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,21 +127,6 @@ def test_help_is_quick_and_imports_no_torch() -> None:
     probe = "import sys, launch.prepare; print(sorted({'torch', 'ffcv', 'numba'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=100)
     assert loaded.stdout.strip() == "[]"
-
-
-def test_a_users_mistake_ends_with_one_message_and_no_traceback(tmp_path: Path) -> None:
-    answer = run("index", "--data", tmp_path / "nowhere")
-    assert answer.returncode == 1
-    assert answer.stderr.startswith("error: no such folder")
-    assert "Traceback" not in answer.stderr
-    assert answer.stdout == ""
-
-
-def test_an_unknown_flag_ends_with_usage() -> None:
-    answer = run("index", "--dada", "x")
-    assert answer.returncode == 2
-    assert "--dada" in answer.stdout + answer.stderr
-    assert "Traceback" not in answer.stderr
 
 
 def test_demo_draws_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stores_made import CLASSES, DIM, HEAD, fill, logits
-from stores_made import embedding as embedding_of
+from store_files import CLASSES, DIM, HEAD, fill, logits
+from store_files import embedding as embedding_of
 
 from pipeline.core.errors import StoreError, StoreRowError
 from pipeline.teachers.stored import StoredTeacher

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stores_made import CLASSES, DIM, HEAD, INDEX, NUM, POLICY, SEED, embedding, fill, logits
+from store_files import CLASSES, DIM, HEAD, NUM, POLICY, SEED, embedding, fill, logits, made_index
 
 from pipeline.core.errors import StoreError
 from pipeline.data.backend import BackendOptions, Source, open_backend
@@ -22,6 +22,7 @@ from pipeline.teachers.stored import RowFetcher, StoredTeacher, read_rows
 from stores.reader import StoreReader, open_store
 
 CPU = torch.device("cpu")
+INDEX = made_index()
 
 
 def batches_of(reader: StoreReader, teacher_fields: tuple[str, ...], views: frozenset[int]) -> Loader:

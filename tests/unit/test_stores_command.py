@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 from store_files import NUM_CLASSES, flip, small_manifest, small_store, write_shard
 
@@ -15,7 +14,6 @@ import stores.show
 from pipeline.core.command import run_command
 from stores.__main__ import main
 from stores.codecs.dense_f16 import DenseF16
-from stores.codecs.embedding_f16 import EmbeddingF16
 from stores.index_file import create_store, read_manifest
 from stores.layout import ShardKey, shard_keys
 from stores.shard import read_shard
@@ -122,22 +120,6 @@ def test_index_makes_store_h5_again(tmp_path: Path, run: Callable[..., Done]) ->
     assert read_manifest(tmp_path / "s") == manifest
 
 
-@pytest.mark.parametrize("command", ["show", "verify", "index"])
-def test_what_is_no_store_is_one_message(tmp_path: Path, command: str, run: Callable[..., Done]) -> None:
-    done = run(command, tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {tmp_path} is not a store")
-    assert "Traceback" not in done.stderr
-
-
-def test_wrong_flags_end_with_2(tmp_path: Path, run: Callable[..., Done]) -> None:
-    assert run("verify").returncode == 2
-    assert run("shows", tmp_path).returncode == 2
-    done = run("verify", tmp_path, "--data", tmp_path)
-    assert done.returncode == 2
-    assert f"python -m precompute audit {tmp_path} --data {tmp_path}" in done.stderr
-
-
 def test_help_answers_at_once_and_imports_no_torch() -> None:
     script = (
         "import sys, runpy, time; begun = time.perf_counter(); sys.argv = ['stores', 'verify', '--help']\n"
@@ -163,12 +145,3 @@ def test_stores_imports_neither_torch_nor_pipeline_above_its_ground() -> None:
     script += "print([name for name in others if name != 'pipeline' and not name.startswith('pipeline.core')])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-def test_damage_in_a_head_is_an_error_of_the_index_command(tmp_path: Path, run: Callable[..., Done]) -> None:
-    head = (np.ones((NUM_CLASSES, 3), "<f4"), np.zeros(NUM_CLASSES, "<f4"))
-    small_store(tmp_path / "s", codecs=(EmbeddingF16(width=3),), head=head)
-    (tmp_path / "s" / "head.h5").write_bytes(b"damaged")
-    done = run("index", tmp_path / "s")
-    assert done.returncode == 1
-    assert "head.h5" in done.stderr

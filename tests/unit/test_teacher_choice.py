@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from stores_made import CLASSES, INDEX, NUM, POLICY, SEED, fill
+from store_files import CLASSES, NUM, POLICY, SEED, fill, made_index
 
 from pipeline.config import Files, Optimisation, RunConfig, Teaching, Views
 from pipeline.core.errors import ConfigError, StoreError
@@ -18,6 +18,7 @@ from pipeline.losses._shared.registry import loss_record
 from pipeline.teachers.choice import TeacherChoice, choose_teacher
 
 WORLD = World(0, 1, torch.device("cpu"), 1)
+INDEX = made_index()
 
 
 def config(store: Path | None, source: Any = "auto", *, temperature: float = 4.0, **views: Any) -> RunConfig:
