@@ -115,10 +115,12 @@ def ffcv(
         console.print(f"{escape(str(out))} would hold {len(source):,} images in about {format_bytes(estimate)}")
         return
     check_writable(out.parent)
+    from pipeline.data.beton_writer import write_beton  # torch takes seconds, and `--help` must not
+
     console.print(f"writing {len(source):,} images, about {format_bytes(estimate)}, to {escape(str(out))}")
     started = time.monotonic()
     with progress("ffcv", "images") as on_progress:
-        _beton_writer()(
+        write_beton(
             source,
             out,
             encoding=encoding,
@@ -285,12 +287,6 @@ def _one_index(data: Path | None, folder: Path | None, index: Path | None, split
         return load_index(made, root=images if images is not None and images.is_dir() else None)
     assert images is not None, "one of the three is given"
     return _scan(split, images).index
-
-
-def _beton_writer() -> Callable[..., None]:
-    from pipeline.data.backends import ffcv as backend  # torch and ffcv take seconds, and `--help` must not
-
-    return backend.write_beton
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from pipeline.config import Files, Reading
 from pipeline.core.command import Lines, OnProgress, progress
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.core.fields import check_numbers
-from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, missing, open_backend
-from pipeline.data.dali_decoder import choose_decoder
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, resolve_backend
+from pipeline.data.dali_decoder import choose_decoder, is_dali
 from pipeline.data.datasets import open_train
 from pipeline.data.index import Index
 from pipeline.data.order import permutation
@@ -161,17 +161,17 @@ def open_audit(store: Path, settings: AuditConfig) -> Iterator[Audit]:
     fix_numerics(world.device)
     with tempfile.TemporaryDirectory() as folder:
         teacher = rebuild(reader.manifest, world.device, name=settings.teacher)
-        source, name = open_train(*_data(settings, backend, reader.manifest, Path(folder)), world)
+        source, kind = open_train(*_data(settings, backend, reader.manifest, Path(folder)), world)
         check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
-        decoding = _decoding(settings, reader.manifest, source.index, world) if name == "dali" else DaliDecoding()
-        with closing(_open_backend(settings, name, source, reader.manifest, world, decoding)) as opened:
+        decoding = _decoding(settings, reader.manifest, source.index, world) if is_dali(kind) else DaliDecoding()
+        with closing(_open_backend(settings, kind, source, reader.manifest, world, decoding)) as opened:
             yield Audit(reader, rows, source.index, opened, teacher)
 
 
 def _check_settings(settings: AuditConfig) -> None:
     check_numbers(settings)
     resolve_model(settings.teacher, role="teacher")
-    reason = None if settings.backend == "auto" else missing(settings.backend)
+    reason = None if settings.backend == "auto" else resolve_backend(settings.backend).missing()
     if reason is not None:
         raise ConfigError(reason)
 
@@ -181,7 +181,7 @@ def _backend_name(settings: AuditConfig, manifest: Manifest) -> str:
     if settings.backend != "auto":
         return settings.backend
     recorded = str(manifest.pixel_recipe.backend)
-    reason = missing(recorded)
+    reason = resolve_backend(recorded).missing()
     if reason is not None:
         raise ConfigError(
             f"the store's pixels were made by {recorded}. {reason}\n"
@@ -207,11 +207,11 @@ def _decoding(settings: AuditConfig, manifest: Manifest, index: Index, world: Wo
 
 
 def _open_backend(
-    settings: AuditConfig, name: str, source: Source, manifest: Manifest, world: World, decoding: DaliDecoding
+    settings: AuditConfig, kind: type[Backend], source: Source, manifest: Manifest, world: World, decoding: DaliDecoding
 ) -> Backend:
     teacher = manifest.teacher
     options = BackendOptions(teacher.resolution, world.threads, teacher.batch, str(world.device), dali=decoding)
-    backend = open_backend(name, source, options)
+    backend = kind(source, options)
     here = recipe_of(backend)
     if settings.backend == "auto" and not here.same_but_decoder(manifest.pixel_recipe):
         backend.close()

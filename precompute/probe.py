@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.core.command import progress
 from pipeline.core.errors import ConfigError
-from pipeline.data.backend import BackendOptions, DaliDecoding, open_backend
+from pipeline.data.backend import BackendOptions, DaliDecoding
 from pipeline.data.datasets import open_val
 from pipeline.data.index import check_same_classes
 from pipeline.data.loader import Loader
@@ -43,7 +43,8 @@ def why_no_val(config: PrecomputeConfig) -> str | None:
 def measure_top1(setting: Setting, is_stopped: Callable[[], bool]) -> Accuracy | None:
     """The teacher on the validation images, over all ranks; None if it was stopped (on all ranks alike)."""
     config, world = setting.config, setting.world
-    source, name = open_val(config.files(setting.folder), config.reading, world)
+    train = type(setting.loader.backend)
+    source, kind = open_val(config.files(setting.folder), config.reading, world, train)
     check_same_classes(setting.source.index, source.index)
     options = BackendOptions(
         config.pixels.resolution,
@@ -56,7 +57,7 @@ def measure_top1(setting: Setting, is_stopped: Callable[[], bool]) -> Accuracy |
     plan, agreed = Plan(get_policy(_VAL_POLICY), plan_seed=0), AgreedFlag(world)
     share = world.size * config.batch
     with (
-        closing(open_backend(name, source, options)) as backend,
+        closing(kind(source, options)) as backend,
         closing(Loader(source.index, plan, backend, world.device)) as loader,
         closing(loader.evaluation(config.batch, rank=world.rank, world_size=world.size)) as batches,
         progress("teacher's top-1", "images") as show,

@@ -12,8 +12,8 @@ import torch
 
 from pipeline.core.command import said_once
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, check_backend, open_backend
-from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, check_backend
+from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder, is_dali
 from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
@@ -95,18 +95,18 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
     """
     fix_numerics(world.device)
     config = _as_begun(config, world)
-    source, name = open_train(config.files(folder), config.reading, world)
+    source, kind = open_train(config.files(folder), config.reading, world)
     with said_once():
         if len(source.index) != source.index.num_parent:
             raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
         network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
         codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
     record = _record(config, network, weights_sha256, world)
-    check_decoder_is_used(config.reading, name)
-    if name == "dali":
+    check_decoder_is_used(config.reading, kind)
+    if is_dali(kind):
         decoder = choose_decoder(config.reading, source.index, world)
         config = replace(config, reading=replace(config.reading, dali_decoder=decoder))
-    backend = open_backend(name, source, _backend_options(config, world))
+    backend = kind(source, _backend_options(config, world))
     try:
         manifest = _checked(config, _draft(config, world, source, backend, codecs, record))
         teacher = run_as_recorded(network, record, world.device)

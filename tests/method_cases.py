@@ -12,7 +12,7 @@ import torch
 from launch.imagenet import all_recipes
 from pipeline.config import Files, RunConfig
 from pipeline.data.backend import Source
-from pipeline.data.backends.synthetic import synthetic_index
+from pipeline.data.backends.synthetic import SyntheticBackend, synthetic_index
 from pipeline.data.datasets import Datasets
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch
@@ -116,8 +116,8 @@ def index() -> Index:
 def networks_of(config: RunConfig, world: World = ALONE) -> Networks:
     """Student, method and a random teacher; the teacher is the same for every run seed."""
     source = Source(index())
-    run = resolve_values(config, resolve_names(config), Datasets(source, source, "synthetic", "synthetic"), world)
-    return build_networks(run, world)
+    data = Datasets(source, source, SyntheticBackend, SyntheticBackend)
+    return build_networks(resolve_values(config, resolve_names(config), data, world), world)
 
 
 def train_step_of(case: Case, world: World, *, micro_batches: int) -> tuple[TrainStep, Order]:

@@ -14,7 +14,7 @@ from benchmarks._shared.pixels import endless_batches, plan_rows
 from benchmarks._shared.process import drop_page_cache
 from benchmarks._shared.stores import manifest_of, write_shard
 from pipeline.data.backend import BackendOptions, Source
-from pipeline.data.backends.synthetic import synthetic_index
+from pipeline.data.backends.synthetic import SyntheticBackend, synthetic_index
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION
 from pipeline.teachers.stored import RowFetcher
@@ -42,7 +42,7 @@ def measure_delivery(work: Path, *, num_rows: int, seconds: float) -> dict[str, 
 def _deliver(index: Index, store: Path, seconds: float) -> float:
     fetch = RowFetcher(open_store(store), fields=("logits",), views=frozenset({0}), pinned=False)
     options = BackendOptions(8, 1, _BATCH)
-    with endless_batches("synthetic", Source(index), options, CPU, num_views=1, fetch=fetch) as batches:
+    with endless_batches(SyntheticBackend, Source(index), options, CPU, num_views=1, fetch=fetch) as batches:
         next(batches)
         started, done = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - started) < seconds:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from benchmarks._shared.pixels import backend_of
 from benchmarks.gpu.findings import Setting
-from pipeline.data.backend import BackendOptions, DaliDecoding
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding
 from pipeline.data.demo_images import DemoSpec, write_demo
 from pipeline.data.index import Index
 from pipeline.data.scan import scan_folder
@@ -19,6 +19,6 @@ def image_index(setting: Setting) -> Index:
     return scan_folder(folder / "train")[0]
 
 
-def decoding_of(name: str, options: BackendOptions) -> tuple[str, BackendOptions]:
+def decoding_of(name: str, options: BackendOptions) -> tuple[type[Backend], BackendOptions]:
     """The backend that a section calls `name`, and its options: "dali-mixed" decodes on the device, "dali" does not."""
     return backend_of(name), replace(options, dali=DaliDecoding("mixed")) if name == "dali-mixed" else options

@@ -20,7 +20,7 @@ from benchmarks._shared.pixels import backend_of, installed, plan_rows, source_o
 from benchmarks.loader import BACKENDS, Loader
 from pipeline.core.cpu import usable_cpus
 from pipeline.core.errors import ConfigError
-from pipeline.data.backend import BackendOptions, Source, missing, open_backend
+from pipeline.data.backend import BackendOptions, Source
 from pipeline.data.index import Index
 from pipeline.data.order import permutation
 from pipeline.data.plan import PlanRows
@@ -34,7 +34,7 @@ def measure_loaders(settings: Loader, work: Path) -> list[Pairs]:
         raise ConfigError(f"--batch must be at most the {len(index):,} images of {settings.data}, got {settings.batch}")
     results = []
     for name in settings.backends or installed(BACKENDS):
-        reason = missing(backend_of(name))
+        reason = backend_of(name).missing()
         if reason is not None:
             say(f"{name}: left out: {reason}")
             continue
@@ -64,7 +64,7 @@ def _measure(name: str, source: Source, settings: Loader) -> Pairs:
 def _replayed(
     name: str, source: Source, options: BackendOptions, requests: Iterator[PlanRows]
 ) -> Generator[torch.Tensor, None, None]:
-    with closing(open_backend(backend_of(name), source, options)) as opened:
+    with closing(backend_of(name)(source, options)) as opened:
         for pixels in opened.stream(requests):
             yield pixels.images
 

@@ -16,7 +16,7 @@ from benchmarks._shared.pairs import seconds_of
 from benchmarks._shared.pixels import endless_batches
 from benchmarks._shared.process import own
 from pipeline.data.backend import BackendOptions, Source
-from pipeline.data.backends.synthetic import synthetic_index
+from pipeline.data.backends.synthetic import SyntheticBackend, synthetic_index
 from pipeline.data.index import Index, load_index
 from pipeline.data.order import permutation
 from pipeline.data.plan import Plan
@@ -39,7 +39,7 @@ def _metadata(path: Path) -> dict[str, float]:
     index = load_index(path)
     opened_s = time.perf_counter() - started
     options = BackendOptions(resolution=224, num_threads=1, max_batch=256)
-    with endless_batches("synthetic", Source(index), options, CPU) as batches:
+    with endless_batches(SyntheticBackend, Source(index), options, CPU) as batches:
         next(batches)
         first_s = time.perf_counter() - started
         resident_kb = own("status", "VmRSS") - before

@@ -14,7 +14,7 @@ from benchmarks._shared.pairs import Pairs, alternate, seconds_of
 from benchmarks._shared.pixels import WHOLE, backend_of, plan_rows, source_of
 from benchmarks.precompute import Precompute
 from pipeline.core.cpu import usable_cpus
-from pipeline.data.backend import BackendOptions, Source, open_backend
+from pipeline.data.backend import BackendOptions, Source
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 from pipeline.data.scan import scan_folder
@@ -34,7 +34,7 @@ def _measure(name: str, source: Source, settings: Precompute) -> Pairs:
     options = BackendOptions(resolution=settings.resolution, num_threads=threads, max_batch=settings.batch)
     shared, passes = shared_rows(source.index, settings), rows_of_passes(source.index, settings)
     count = sum(map(len, shared))
-    with closing(open_backend(backend_of(name), source, options)) as backend:
+    with closing(backend_of(name)(source, options)) as backend:
 
         def rate(requests: list[PlanRows]) -> float:
             return count / seconds_of(lambda: [None for _ in backend.stream(requests)])

@@ -46,7 +46,7 @@ def against_loader(settings: Precompute, backends: Sequence[str], work: Path) ->
             store=Path(tempfile.mkdtemp(dir=work)),
             images=Images(train_dir=settings.data, beton=source_of(name, index, work).beton),
             pixels=Pixels(resolution=settings.resolution),
-            reading=Reading(backend=backend_of(name), threads=settings.threads),
+            reading=Reading(backend=backend_of(name).name, threads=settings.threads),
             batch=_BATCH,
             device="cpu",
         )

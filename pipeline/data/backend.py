@@ -1,8 +1,7 @@
 """The backend contract: (sample ids, plan rows) in, pixels out, in order, with prefetch; and backends by name.
 
-A backend is a file of `backends/` with `READS`, the images that it reads; `availability()`, why it cannot run here;
-`open_backend(source, options)`; and, where it reads any, `preference(on_cuda)`: of those installed, the highest
-is what `--backend auto` takes, and 0 is only taken when named.
+A backend is a file of `backends/` with a subclass of `Backend`. A name is resolved to that class, which opens a source
+when it is called; below that, nobody parses the name.
 """
 
 from abc import ABC, abstractmethod
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -106,7 +105,38 @@ class Pixels:
 
 
 class Backend(ABC):
-    """Turns plan rows into pixels. Opened once per data set; used by one consumer thread."""
+    """Turns plan rows into pixels. Opened once per data set; used by one consumer thread.
+
+    Attributes:
+        name: of the backend, its file's.
+        reads: the images that it reads.
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[Reads]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.name = cls.__module__.rpartition(".")[2]
+
+    @abstractmethod
+    def __init__(self, source: Source, options: BackendOptions) -> None:
+        """Open a source.
+
+        Raises:
+            ConfigError: what it reads is not there, or (MissingPackageError) its package is not installed.
+            DataError: the source cannot serve.
+        """
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why it cannot run here; None where it can."""
+        return None
+
+    @classmethod
+    def preference(cls, on_cuda: bool) -> int:
+        """Of the backends that read the same and are installed, "auto" takes the highest; one of 0 has to be named."""
+        return 0
 
     @abstractmethod
     def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
@@ -142,19 +172,8 @@ def backend_names() -> list[str]:
 
 
 def open_backend(name: str, source: Source, options: BackendOptions) -> Backend:
-    """Open backend `name`.
-
-    Raises:
-        ConfigError: unknown name, or (MissingPackageError) its package is not installed.
-    """
-    backend: Backend = _module(name).open_backend(source, options)
-    return backend
-
-
-def missing(name: str) -> str | None:
-    """Why backend `name` cannot run here, or None where it can."""
-    reason: str | None = _module(name).availability()
-    return reason
+    """Open the backend of this name, a constant of the program; see `Backend` for errors."""
+    return resolve_backend(name)(source, options)
 
 
 def check_backend(name: str, *, has_beton: bool) -> None:
@@ -163,28 +182,35 @@ def check_backend(name: str, *, has_beton: bool) -> None:
     Raises:
         ConfigError: with the reason.
     """
-    reason = missing(choose_backend(name, has_beton=has_beton))
+    reason = resolve_backend(name, has_beton=has_beton).missing()
     if reason is not None:
         raise ConfigError(reason)
 
 
-def choose_backend(name: str, *, has_beton: bool, on_cuda: bool = False) -> str:
-    """Resolve "auto" to the backend that its file prefers most for what is there, of those that are installed."""
+def resolve_backend(name: str, *, has_beton: bool = False, on_cuda: bool = False) -> type[Backend]:
+    """The backend of this name; for "auto", the one that prefers most what is there, of those that are installed.
+
+    Raises:
+        ConfigError: an unknown name, or a backend that does not read the .beton that was given.
+    """
     if name == "auto":
         fitting = _readers("beton" if has_beton else "files", on_cuda)
-        return next((found for found in fitting if missing(found) is None), fitting[0])
-    if has_beton and _module(name).READS != "beton":
+        return next((kind for kind in fitting if kind.missing() is None), fitting[0])
+    kind = _kind_in(parts.load(backends, "backend", name))
+    if has_beton and kind.reads != "beton":
         (reader, *_) = _readers("beton", on_cuda)
-        raise ConfigError(f"--beton is read by the {reader} backend, not by '{name}': leave out one of the two flags")
-    return name
+        raise ConfigError(
+            f"--beton is read by the {reader.name} backend, not by '{name}': leave out one of the two flags"
+        )
+    return kind
 
 
-def _readers(images: Reads, on_cuda: bool) -> list[str]:
+def _readers(images: Reads, on_cuda: bool) -> list[type[Backend]]:
     """What "auto" may choose to read `images`, the most preferred first."""
-    files = parts.load_all(backends).items()
-    wanted: dict[str, int] = {name: file.preference(on_cuda) for name, file in files if images == file.READS}
-    return sorted(filter(wanted.__getitem__, wanted), key=wanted.__getitem__, reverse=True)
+    kinds = [_kind_in(file) for file in parts.load_all(backends).values()]
+    wanted = [kind for kind in kinds if kind.reads == images and kind.preference(on_cuda)]
+    return sorted(wanted, key=lambda kind: kind.preference(on_cuda), reverse=True)
 
 
-def _module(name: str) -> ModuleType:
-    return parts.load(backends, "backend", name)
+def _kind_in(file: ModuleType) -> type[Backend]:
+    return parts.class_of(file, Backend)

@@ -5,20 +5,25 @@ import os
 from pipeline.config import DaliDecoder, Reading
 from pipeline.core.errors import ConfigError
 from pipeline.data import dali_proof
-from pipeline.data.backend import DaliDecoding
+from pipeline.data.backend import Backend, DaliDecoding
 from pipeline.data.index import Index
 from pipeline.devices.world import World
 
 
-def check_decoder_is_used(reading: Reading, *chosen: str) -> None:
+def is_dali(backend: type[Backend]) -> bool:
+    """Whether the choice of a decoder is for this backend."""
+    return backend.name == "dali"
+
+
+def check_decoder_is_used(reading: Reading, *chosen: type[Backend]) -> None:
     """Refuse `--dali-decoder mixed` where no data set is read by DALI, of the backends that were chosen.
 
     Raises:
         ConfigError: none of them is.
     """
-    if reading.dali_decoder == "mixed" and "dali" not in chosen:
+    if reading.dali_decoder == "mixed" and not any(map(is_dali, chosen)):
         raise ConfigError(
-            f"--dali-decoder mixed is for --backend dali, and --backend {reading.backend} takes {chosen[0]} here:"
+            f"--dali-decoder mixed is for --backend dali, and --backend {reading.backend} takes {chosen[0].name} here:"
             " name dali, or leave the flag out"
         )
 

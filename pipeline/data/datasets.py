@@ -8,11 +8,11 @@ import numpy as np
 from pipeline.config import DaliDecoder, Files, Reading, RunConfig
 from pipeline.core.command import progress
 from pipeline.core.errors import ConfigError, DataError
-from pipeline.data.backend import Source, choose_backend
+from pipeline.data.backend import Backend, Source, resolve_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.beton import read_beton_index
 from pipeline.data.beton_writer import write_beton
-from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
+from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder, is_dali
 from pipeline.data.index import Index, check_same_classes, load_index, select_subset
 from pipeline.data.scan import scan_folder
 from pipeline.devices.world import World
@@ -28,8 +28,8 @@ class Datasets:
 
     train: Source
     val: Source
-    train_backend: str
-    val_backend: str
+    train_backend: type[Backend]
+    val_backend: type[Backend]
     dali_decoder: DaliDecoder = "auto"
 
 
@@ -47,39 +47,40 @@ def open_datasets(config: RunConfig, world: World, folder: Path | None = None) -
     """
     files = replace(config.files, out=folder or config.files.out)
     train, train_backend = open_train(files, config.running, world)
-    val, val_backend = open_val(files, config.running, world)
+    val, val_backend = open_val(files, config.running, world, train_backend)
     check_same_classes(train.index, val.index)
     if config.files.subset is not None:
         train = Source(select_subset(train.index, config.files.subset), train.beton)
     check_decoder_is_used(config.running, train_backend, val_backend)
-    decoder = config.running.dali_decoder
-    if train_backend == "dali" or (val_backend == "dali" and decoder != "auto"):  # val alone: on the CPU, unless asked
-        decoder = choose_decoder(config.running, (train if train_backend == "dali" else val).index, world)
+    decoder, (of_train, of_val) = config.running.dali_decoder, map(is_dali, (train_backend, val_backend))
+    if of_train or (of_val and decoder != "auto"):  # val alone: on the CPU, unless asked
+        decoder = choose_decoder(config.running, (train if of_train else val).index, world)
     return Datasets(train, val, train_backend, val_backend, decoder)
 
 
-def open_train(files: Files, reading: Reading, world: World) -> tuple[Source, str]:
+def open_train(files: Files, reading: Reading, world: World) -> tuple[Source, type[Backend]]:
     """The whole training data and the backend that reads them; see `open_datasets`."""
-    if reading.backend == "synthetic":
-        return Source(synthetic_index(reading.synthetic_samples, reading.synthetic_classes)), "synthetic"
-    on_cuda = world.device.type == "cuda"
-    backend = choose_backend(reading.backend, has_beton=files.beton is not None, on_cuda=on_cuda)
+    backend = _resolve(reading.backend, files.beton, world)
+    if backend.reads == "nothing":
+        return Source(synthetic_index(reading.synthetic_samples, reading.synthetic_classes)), backend
     source = _open(files.beton, _folder(files, "train"), files.train_index, files.out, "train", world)
-    if backend == "ffcv" and source.beton is None:
+    if backend.reads == "beton" and source.beton is None:
         source = _with_beton(source.index, files.out, world)
     return source, backend
 
 
-def open_val(files: Files, reading: Reading, world: World) -> tuple[Source, str]:
-    """The validation data and the backend that reads them; see `open_datasets`."""
-    if reading.backend == "synthetic":
+def open_val(files: Files, reading: Reading, world: World, train: type[Backend]) -> tuple[Source, type[Backend]]:
+    """The validation data and the backend that reads them, that of `train` where it can; see `open_datasets`."""
+    if train.reads == "nothing":
         num_val = max(1, reading.synthetic_samples // _SYNTHETIC_VAL_SHARE)
-        return Source(synthetic_index(num_val, reading.synthetic_classes)), "synthetic"
-    on_cuda = world.device.type == "cuda"
-    train_backend = choose_backend(reading.backend, has_beton=files.beton is not None, on_cuda=on_cuda)
-    fallback = "auto" if train_backend == "ffcv" else train_backend
-    backend = "ffcv" if files.val_beton else choose_backend(fallback, has_beton=False, on_cuda=on_cuda)
+        return Source(synthetic_index(num_val, reading.synthetic_classes)), train
+    fits = train.reads == ("files" if files.val_beton is None else "beton")
+    backend = train if fits else _resolve("auto", files.val_beton, world)
     return _open(files.val_beton, _folder(files, "val"), files.val_index, files.out, "val", world), backend
+
+
+def _resolve(name: str, beton: Path | None, world: World) -> type[Backend]:
+    return resolve_backend(name, has_beton=beton is not None, on_cuda=world.device.type == "cuda")
 
 
 def _folder(files: Files, split: str) -> Path | None:

@@ -19,7 +19,7 @@ def say_job(lines: Lines, config: RunConfig, world: World, data: Datasets, order
     )
     lines.say(
         f"{world.size} rank(s) on {world.device.type}, {order.num_micro_batches} micro-batches of"
-        f" {order.micro_batch}, {order.steps_per_epoch} steps an epoch | backend {data.train_backend},"
+        f" {order.micro_batch}, {order.steps_per_epoch} steps an epoch | backend {data.train_backend.name},"
         f" {world.threads} decoder thread(s) of {usable_cpus()} cores for each rank"
     )
 

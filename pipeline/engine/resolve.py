@@ -182,7 +182,7 @@ def _without_auto(
         views=replace(views, val_resolution=views.val_resolution or views.resolution, num_views=choice.num_views),
         running=replace(
             config.running,
-            backend=data.train_backend,
+            backend=data.train_backend.name,
             dali_decoder=data.dali_decoder,
             device="cuda" if on_cuda else "cpu",
         ),

@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
-from pipeline.data.backend import BackendOptions, DaliDecoding, open_backend
+from pipeline.data.backend import BackendOptions, DaliDecoding
 from pipeline.data.loader import Batch, Loader
 from pipeline.data.plan import Plan
 from pipeline.devices.numerics import set_kernels
@@ -78,8 +78,8 @@ def _open_loader(run: Run, world: World, *, split: str, stored: StoredViews | No
     """The loader of "train" or "val" views; with `stored`, batches bring the teacher's rows along."""
     training, views, running = split == "train", run.config.views, run.config.running
     source = run.data.train if training else run.data.val
-    backend = open_backend(
-        run.data.train_backend if training else run.data.val_backend,
+    kind = run.data.train_backend if training else run.data.val_backend
+    backend = kind(
         source,
         BackendOptions(
             resolution=views.resolution if training else views.val_resolution or views.resolution,

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.config import RunConfig
 from pipeline.core.errors import ConfigError, RefluxError, StoreError
-from pipeline.data.backend import BackendOptions, DaliDecoding, Source, open_backend
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source
 from pipeline.data.loader import Loader
 from pipeline.devices.numerics import fixed_numerics
 from pipeline.devices.world import World
@@ -40,7 +40,7 @@ def check_pixels(config: RunConfig, stored: StoredViews, source: Source, loader:
 
     def measure() -> None:
         with fixed_numerics(world.device):
-            found = _mean_divergence(config, stored, source, world)
+            found = _mean_divergence(config, stored, source, type(loader.backend), world)
         sides = f"  store: {recorded}\n  run:   {own}"
         if not found <= limit:  # nor NaN
             raise StoreError(
@@ -53,7 +53,9 @@ def check_pixels(config: RunConfig, stored: StoredViews, source: Source, loader:
     world.main_first(measure)
 
 
-def _mean_divergence(config: RunConfig, stored: StoredViews, source: Source, world: World) -> float:
+def _mean_divergence(
+    config: RunConfig, stored: StoredViews, source: Source, backend: type[Backend], world: World
+) -> float:
     """Over rows of one view, spread evenly over the data set."""
     manifest = stored.reader.manifest
     try:
@@ -70,9 +72,9 @@ def _mean_divergence(config: RunConfig, stored: StoredViews, source: Source, wor
         dali=DaliDecoding.of(config.running),
     )
     rows = np.full(count, min(stored.views)), ids
-    with closing(open_backend(config.running.backend, source, options)) as backend:
+    with closing(backend(source, options)) as opened:
         try:
-            parts = list(recompute(manifest, rows, source.index, backend, teacher))
+            parts = list(recompute(manifest, rows, source.index, opened, teacher))
         except RuntimeError as error:  # no memory for the store's batches, no compiler for its kernels
             raise _cannot_measure(config, error) from error
     return float(np.mean(np.concatenate([_divergences(stored, now) for now in parts])))

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from pipeline.core.errors import BadImageError
-from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Source, missing, open_backend
+from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Source, open_backend, resolve_backend
 from pipeline.data.index import Index
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan, PlanRows
@@ -53,7 +53,7 @@ class BackendContract:
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _installed(cls) -> None:
-        reason = missing(cls.backend)
+        reason = resolve_backend(cls.backend).missing()
         if reason is not None:
             pytest.skip(reason)
 

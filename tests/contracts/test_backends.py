@@ -11,7 +11,7 @@ from backend_contract import BackendContract
 
 from pipeline.core.errors import ConfigError
 from pipeline.data import backends
-from pipeline.data.backend import BackendOptions, Source, backend_names, choose_backend, open_backend
+from pipeline.data.backend import BackendOptions, Source, backend_names, open_backend, resolve_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.beton import open_beton, read_beton_index
 from pipeline.data.beton_writer import write_beton
@@ -79,30 +79,22 @@ import torch
 
 from pipeline.data.backend import Backend, Pixels
 
-READS = "files"
-
-
-def availability():
-    return None
-
-
-def preference(on_cuda):
-    return 3 if on_cuda else 0
-
-
-def open_backend(source, options):
-    return PlainGray(options.resolution)
-
 
 class PlainGray(Backend):
-    def __init__(self, side):
-        self.side = side
+    reads = "files"
+
+    def __init__(self, source, options):
+        self.side = options.resolution
+
+    @classmethod
+    def preference(cls, on_cuda):
+        return 3 if on_cuda else 0
 
     def stream(self, requests):
         return (Pixels(torch.full((len(rows), self.side, self.side, 3), 128, dtype=torch.uint8)) for rows in requests)
 
     def pixel_recipe(self):
-        return {"backend": "plain_gray"}
+        return {"backend": self.name}
 
     def close(self):
         pass
@@ -110,13 +102,13 @@ class PlainGray(Backend):
 
 
 def test_a_backend_is_one_file_and_says_when_auto_takes_it(add_part: Callable[..., None]) -> None:
-    usual = choose_backend("auto", has_beton=False)
+    usual = resolve_backend("auto")
     add_part(backends, "plain_gray", PLAIN_GRAY)
     assert "plain_gray" in backend_names()
-    assert choose_backend("auto", has_beton=False, on_cuda=True) == "plain_gray"
-    assert choose_backend("auto", has_beton=False) == usual
+    assert resolve_backend("auto", on_cuda=True).name == "plain_gray"
+    assert resolve_backend("auto") == usual
     with pytest.raises(ConfigError, match="read by the ffcv backend, not by 'plain_gray'"):
-        choose_backend("plain_gray", has_beton=True)
+        resolve_backend("plain_gray", has_beton=True)
     index = synthetic_index(4, 2)
     with closing(open_backend("plain_gray", Source(index), BackendOptions(8, 1, 4))) as backend:
         (pixels,) = backend.stream(
@@ -131,10 +123,10 @@ import sys
 sys.modules["nvidia.dali"] = None  # importing it fails, as where it is not installed
 from pipeline.core.errors import MissingPackageError
 from pipeline.data.backend import BackendOptions, Source
-from pipeline.data.backend import choose_backend, missing, open_backend
+from pipeline.data.backend import resolve_backend, open_backend
 from pipeline.data.backends.synthetic import synthetic_index
-assert missing("dali").endswith("pip install nvidia-dali-cuda130")
-assert choose_backend("auto", has_beton=False) == "torchvision"
+assert resolve_backend("dali").missing().endswith("pip install nvidia-dali-cuda130")
+assert resolve_backend("auto").name == "torchvision"
 try:
     open_backend("dali", Source(synthetic_index(4, 2)), BackendOptions(8, 1, 4))
 except MissingPackageError as error:

@@ -11,7 +11,7 @@ from conftest import write_photo
 from PIL import Image
 from torchvision.models import resnet18
 
-from pipeline.data.backend import BackendOptions, Source, missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend, resolve_backend
 from pipeline.data.beton import read_beton_index
 from pipeline.data.beton_writer import write_beton
 from pipeline.data.dali_proof import TOLERANCE, pixel_distance
@@ -182,7 +182,7 @@ def test_odd_files_look_as_in_the_reference(kind: str, odd_files: Index) -> None
 
 
 def skip_unless_installed(backend: str) -> None:
-    reason = missing(backend)
+    reason = resolve_backend(backend).missing()
     if reason is not None:
         pytest.skip(reason)
 

@@ -16,7 +16,7 @@ MAX_FILE, MAX_MEDIAN, MAX_P99, MAX_TYPE_IGNORES = 400, 7, 40, 19
 # what makes an object of a name that a person or a configuration gives
 NAME_PARSERS = {
     *("build_method", "loss_record", "method_of"),
-    *("get_policy", "choose_backend", "check_backend"),
+    *("get_policy", "resolve_backend", "open_backend", "check_backend"),
     *("parse_spec", "resolve_model"),
 }
 # where that is done: once for a run and once for a filling, and where a record that was written is read again
@@ -35,7 +35,7 @@ OTHERS = {
     "pipeline/models/spec.py": "where models are found",
     "pipeline/data/backend": "where backends are found",
     "pipeline/data/polic": "where policies are found",
-    "pipeline/data/dali_proof.py": "the fixed policy of the proof",
+    "pipeline/data/dali_proof.py": "the fixed policy and backends of the proof",
     "precompute/probe.py": "the fixed policy of evaluation",
 }
 

@@ -21,7 +21,7 @@ from benchmarks.gpu.clock import Sleeper
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, unproven
 from benchmarks.gpu.images import decoding_of, image_index
 from benchmarks.gpu.workloads import config_of, open_workload
-from pipeline.data.backend import BackendOptions, Source, missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend, resolve_backend
 from pipeline.data.dali_proof import TOLERANCE, pixel_distance
 from pipeline.data.loader import Batch
 
@@ -72,7 +72,7 @@ def compared(synchronised: list[tuple[int, ...]], late: list[tuple[int, ...]]) -
 
 
 def _late(name: str, setting: Setting) -> Outcome:
-    if missing(name) is not None:
+    if resolve_backend(name).missing() is not None:
         return unproven(f"{name} is not installed")
     return check(*_compare_runs(name, setting, setting.pick(100, 30, 3)))
 
@@ -107,7 +107,7 @@ def _late_rows(setting: Setting) -> Outcome:
 
 
 def _mixed(setting: Setting) -> Outcome:
-    if missing("dali") is not None:
+    if resolve_backend("dali").missing() is not None:
         return unproven("DALI on a GPU: unproven, DALI is not installed")
     holds, text = _compare_runs("dali-mixed", setting, setting.pick(200, 60, 3))
     ours, reference = beside_the_reference("dali-mixed", setting)

@@ -12,7 +12,7 @@ from benchmarks._shared.pixels import backend_of, endless_batches, source_of
 from benchmarks.gpu.clock import Sleeper
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, unproven
 from benchmarks.gpu.images import decoding_of, image_index
-from pipeline.data.backend import BackendOptions, Source, missing
+from pipeline.data.backend import Backend, BackendOptions, Source
 from pipeline.data.loader import Batch
 
 SECTION = (12, "loaders beside a sleeping step", 60)
@@ -41,8 +41,8 @@ def parts(setting: Setting) -> list[Part]:
 
 
 def _measure(name: str, setting: Setting) -> Outcome:
-    if missing(backend_of(name)) is not None:
-        return unproven(f"{backend_of(name)} is not installed")
+    if backend_of(name).missing() is not None:
+        return unproven(f"{backend_of(name).name} is not installed")
     index = image_index(setting)
     batch, step_ms = min(setting.pick(256, 64, 4), len(index)), setting.pick(90.0, 25.0, 1.0)
     options = BackendOptions(setting.pick(224, 224, 32), setting.threads, batch, device=setting.device)
@@ -57,7 +57,7 @@ def _measure(name: str, setting: Setting) -> Outcome:
     return measured(text, alone=asdict(alone), beside=asdict(beside), batch=batch, step_ms=step_ms)
 
 
-def _loop(source: Source, backend: str, options: BackendOptions, setting: Setting, step_ms: float) -> Fed:
+def _loop(source: Source, backend: type[Backend], options: BackendOptions, setting: Setting, step_ms: float) -> Fed:
     device = torch.device(setting.device)
     with endless_batches(backend, source, options, device) as batches:
         return feed(batches, Sleeper(device), device, steps=setting.pick(40, 10, 3), step_ms=step_ms)

@@ -17,7 +17,7 @@ from benchmarks.gpu.findings import Outcome, Part, Setting, measured, needs_cuda
 from benchmarks.gpu.images import decoding_of, image_index
 from benchmarks.gpu.workloads import WARM_UPS, config_of, held_step, open_workload
 from pipeline.config import Views
-from pipeline.data.backend import BackendOptions, missing
+from pipeline.data.backend import BackendOptions, resolve_backend
 from pipeline.models.families.demo import demo_student
 
 SECTION = (10, "our step beside a plain loop", 60)
@@ -77,7 +77,7 @@ def _describe(pairs: Pairs) -> str:
 
 
 def _dali(setting: Setting) -> Outcome:
-    if missing("dali") is not None:
+    if resolve_backend("dali").missing() is not None:
         return unproven("DALI is not installed")
     from pipeline.data.backends.dali import native_random_crop  # optional package
 

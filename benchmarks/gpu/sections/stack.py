@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, measured, needs_cuda, unproven
-from pipeline.data.backend import missing
+from pipeline.data.backend import resolve_backend
 from pipeline.kernels.dispatch import use_triton
 
 SECTION = (1, "compiler and versions", 30)
@@ -59,7 +59,7 @@ def _triton(setting: Setting) -> Outcome:
 
 
 def _libraries() -> Outcome:
-    reasons = {name: missing(name) for name in ("dali", "ffcv")}
+    reasons = {name: resolve_backend(name).missing() for name in ("dali", "ffcv")}
     absent = [name for name, reason in reasons.items() if reason is not None]
     return measured(f"not installed: {', '.join(absent)}" if absent else "both installed", missing=reasons)
 

@@ -21,13 +21,12 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from pipeline.core.errors import BadImageError, MissingPackageError
-from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Pixels, Reads, Source
+from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Pixels, Source
 from pipeline.data.backends._shared.dali_memory import ImageMemory
 from pipeline.data.backends._shared.quarantine import Examined, Examiner, reference_error
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
-READS: Reads = "files"
 # The versions of DALI that have passed `python -m benchmarks gpu`, with its JSON in benchmarks/results: whoever commits
 # such a result adds its version, and from then on `--backend auto` takes DALI on CUDA. None has run there yet.
 PROVEN_ON_CUDA: tuple[str, ...] = ()
@@ -37,37 +36,30 @@ _PIECES = 8  # a spoiled request is cut into so many parts, and again: 256 rows 
 _NUM_ATTEMPTS = 10  # of the native random crop, as of the plan's policies
 
 
-def availability() -> str | None:
-    """None where DALI can be imported, else what to install."""
-    try:
-        _dali()
-    except MissingPackageError as error:
-        return str(error)
-    return None
-
-
-def preference(on_cuda: bool) -> int:
-    """2: the fastest; 0 for a CUDA device where the installed version is not proven there."""
-    return 2 if not on_cuda or (availability() is None and _dali().__version__ in PROVEN_ON_CUDA) else 0
-
-
-def open_backend(source: Source, options: BackendOptions) -> Backend:
-    """Open DALI over the files of `source.index`; on the GPU where `options` says so.
-
-    Raises:
-        MissingPackageError: DALI is not installed.
-    """
-    _dali()
-    return DaliBackend(source.index, options)
-
-
 class DaliBackend(Backend):
     """See the module's docstring."""
 
-    def __init__(self, index: Index, options: BackendOptions) -> None:
-        self._index, self._options = index, options
+    reads = "files"
+
+    def __init__(self, source: Source, options: BackendOptions) -> None:
+        _dali()
+        self._index, self._options = source.index, options
         self._memory = ImageMemory(options, on_gpu=_device_id(options) is not None)
-        self._examiner = Examiner(index, options.num_threads)
+        self._examiner = Examiner(source.index, options.num_threads)
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """See `Backend`."""
+        try:
+            _dali()
+        except MissingPackageError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def preference(cls, on_cuda: bool) -> int:
+        """2: the fastest; 0 for a CUDA device where the installed version is not proven there."""
+        return 2 if not on_cuda or (cls.missing() is None and _dali().__version__ in PROVEN_ON_CUDA) else 0
 
     def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
         """See `Backend`. Requests are drawn in the consumer's thread."""
@@ -80,7 +72,7 @@ class DaliBackend(Backend):
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
         decoding = self._options.dali if _device_id(self._options) is not None else DaliDecoding("cpu")
-        return {"backend": "dali", "resize": "linear, antialias, uint8", "copy": None, **decoding.to_recipe()}
+        return {"backend": self.name, "resize": "linear, antialias, uint8", "copy": None, **decoding.to_recipe()}
 
     def close(self) -> None:
         """See `Backend`. Pipelines have ended with their streams."""

@@ -18,47 +18,39 @@ import numpy as np
 import torch
 
 from pipeline.core.errors import BadImageError, ConfigError, DataError
-from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Reads, Source
+from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Source
 from pipeline.data.backends._shared.pool import stream_in_pool
 from pipeline.data.beton import JPEG, Beton, availability, ffcv_module, open_beton, read_beton_index
-from pipeline.data.beton_writer import write_beton
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
-__all__ = ["FfcvBackend", "availability", "native_loader", "open_backend", "read_beton_index", "write_beton"]
-
-READS: Reads = "beton"
 _ROUNDS = 100
 
 
-def preference(on_cuda: bool) -> int:
-    """1: the one that reads a .beton."""
-    return 1
-
-
-def open_backend(source: Source, options: BackendOptions) -> Backend:
-    """Open `source.beton`; compiles the loop at the process's first call (about 1 s).
-
-    Raises:
-        ConfigError: no .beton given, or FFCV is not installed.
-        DataError: the file cannot serve, or is of another data set than `source.index`.
-    """
-    if source.beton is None:
-        raise ConfigError("the ffcv backend reads a .beton file: make it with launch/prepare.py ffcv, pass --beton")
-    beton = open_beton(source.beton)
-    _check_same_data(beton, source.index)
-    return FfcvBackend(beton, options)
-
-
 class FfcvBackend(Backend):
-    """See the module's docstring."""
+    """See the module's docstring. The first one of a process compiles the loop, about 1 s."""
 
-    def __init__(self, beton: Beton, options: BackendOptions) -> None:
-        self._beton, self._options = beton, options
-        self._file = np.memmap(beton.path, np.uint8, mode="r")
+    reads = "beton"
+
+    def __init__(self, source: Source, options: BackendOptions) -> None:
+        if source.beton is None:
+            raise ConfigError("the ffcv backend reads a .beton file: make it with launch/prepare.py ffcv, pass --beton")
+        self._beton, self._options = open_beton(source.beton), options
+        _check_same_data(self._beton, source.index)
+        self._file = np.memmap(source.beton, np.uint8, mode="r")
         self._loop = _compiled_loop()
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(options.num_threads, "decode", initializer=self._make_frame)
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """See `Backend`."""
+        return availability()
+
+    @classmethod
+    def preference(cls, on_cuda: bool) -> int:
+        """1: the one that reads a .beton."""
+        return 1
 
     def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
         """See `Backend`."""
@@ -67,7 +59,7 @@ class FfcvBackend(Backend):
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
         decode = "full, fast DCT" if self._beton.recipe.encoding == "jpeg" else None
-        return {"backend": "ffcv", "decode": decode, "resize": "area", "copy": asdict(self._beton.recipe)}
+        return {"backend": self.name, "decode": decode, "resize": "area", "copy": asdict(self._beton.recipe)}
 
     def close(self) -> None:
         """See `Backend`."""

@@ -8,27 +8,17 @@ import numpy as np
 import torch
 
 from pipeline.core.rng import Stream, below, counters, philox
-from pipeline.data.backend import Backend, BackendOptions, Pixels, Reads, Source, empty_images
+from pipeline.data.backend import Backend, BackendOptions, Pixels, Source, empty_images
 from pipeline.data.index import Index, fingerprint_of
 from pipeline.data.plan import PlanRows
-
-READS: Reads = "nothing"
-
-
-def availability() -> str | None:
-    """None: needs nothing."""
-    return None
-
-
-def open_backend(source: Source, options: BackendOptions) -> Backend:
-    """Open the backend; `source.index` gives ids and sizes, its paths are not used."""
-    return SyntheticBackend(options)
 
 
 class SyntheticBackend(Backend):
     """See the module's docstring."""
 
-    def __init__(self, options: BackendOptions) -> None:
+    reads = "nothing"
+
+    def __init__(self, source: Source, options: BackendOptions) -> None:
         self._options = options
 
     def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
@@ -38,7 +28,7 @@ class SyntheticBackend(Backend):
 
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
-        return {"backend": "synthetic", "decode": "ramp", "resize": None, "copy": None}
+        return {"backend": self.name, "decode": "ramp", "resize": None, "copy": None}
 
     def close(self) -> None:
         """See `Backend`."""

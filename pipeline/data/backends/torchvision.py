@@ -14,36 +14,26 @@ import torch
 from torch.nn.functional import interpolate
 
 from pipeline.core.errors import BadImageError
-from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Reads, Source
+from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Source
 from pipeline.data.backends._shared.pool import stream_in_pool
 from pipeline.data.decode import ImageRefusedError, decode_rgb
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
-READS: Reads = "files"
-
-
-def availability() -> str | None:
-    """None: what it needs is a requirement of Reflux."""
-    return None
-
-
-def preference(on_cuda: bool) -> int:
-    """1: where nothing faster fits."""
-    return 1
-
-
-def open_backend(source: Source, options: BackendOptions) -> Backend:
-    """Open the reference backend over the files of `source.index`."""
-    return TorchvisionBackend(source.index, options)
-
 
 class TorchvisionBackend(Backend):
     """See the module's docstring."""
 
-    def __init__(self, index: Index, options: BackendOptions) -> None:
-        self._index, self._options = index, options
+    reads = "files"
+
+    def __init__(self, source: Source, options: BackendOptions) -> None:
+        self._index, self._options = source.index, options
         self._pool = ThreadPoolExecutor(options.num_threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
+
+    @classmethod
+    def preference(cls, on_cuda: bool) -> int:
+        """1: where nothing faster fits."""
+        return 1
 
     def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
         """See `Backend`."""
@@ -52,7 +42,7 @@ class TorchvisionBackend(Backend):
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
         return {
-            "backend": "torchvision",
+            "backend": self.name,
             "decode": "full",
             "decoder": "pillow",  # simplejpeg, where it helps, makes the same bits
             "resize": "bilinear, antialias, uint8",

@@ -98,7 +98,7 @@ def rows_of(index: Index, ids: np.ndarray) -> PlanRows:
 
 
 def pixels_of(path: Path, index: Index, ids: np.ndarray) -> torch.Tensor:
-    opened = backend.open_backend(Source(index, path), OPTIONS)
+    opened = backend.FfcvBackend(Source(index, path), OPTIONS)
     try:
         return torch.cat([pixels.images for pixels in opened.stream([rows_of(index, ids)])])
     finally:
@@ -266,14 +266,14 @@ def test_a_beton_of_a_subset_serves_it_and_nothing_else(photo_index: Index, raw_
     whole = read_beton_index(raw_beton)
     assert torch.equal(pixels_of(tmp_path / "part.beton", index, ids), pixels_of(raw_beton, whole, ids))
     with pytest.raises(DataError, match=r"holds 18 samples and lacks 54 of those asked for"):
-        backend.open_backend(Source(whole, tmp_path / "part.beton"), OPTIONS)
+        backend.FfcvBackend(Source(whole, tmp_path / "part.beton"), OPTIONS)
 
 
 def test_another_data_set_or_no_file_is_refused(photo_index: Index, raw_beton: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)same data set.*index: .*abc.*\.beton: "):
-        backend.open_backend(Source(replace(photo_index, fingerprint="abc"), raw_beton), OPTIONS)
+        backend.FfcvBackend(Source(replace(photo_index, fingerprint="abc"), raw_beton), OPTIONS)
     with pytest.raises(ConfigError, match=r"pass --beton"):
-        backend.open_backend(Source(photo_index), OPTIONS)
+        backend.FfcvBackend(Source(photo_index), OPTIONS)
 
 
 def test_boxes_are_scaled_rounded_and_stay_inside() -> None:
@@ -303,7 +303,7 @@ def test_training_and_validation_files_work_in_turn_in_one_process(
 ) -> None:
     requests = [rows_of(photo_index, part) for part in np.split(photo_index.ids, 9)]
     expected = [pixels_of(path, photo_index, photo_index.ids) for path in (raw_beton, jpeg_beton)]
-    opened = [backend.open_backend(Source(photo_index, path), OPTIONS) for path in (raw_beton, jpeg_beton)]
+    opened = [backend.FfcvBackend(Source(photo_index, path), OPTIONS) for path in (raw_beton, jpeg_beton)]
     both = zip(opened[0].stream(requests), opened[1].stream(requests), strict=True)
     got = [torch.cat(images) for images in zip(*((a.images, b.images) for a, b in both), strict=True)]
     for one in opened:

@@ -17,7 +17,7 @@ from launch.imagenet import all_recipes
 from pipeline.config import Files, Reading, RunConfig, Running, first_difference
 from pipeline.core.errors import ConfigError
 from pipeline.data import dali_proof
-from pipeline.data.backend import DaliDecoding, choose_backend, missing
+from pipeline.data.backend import DaliDecoding, resolve_backend
 from pipeline.data.backends import dali
 from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.dali_proof import CHILD, prove, some_images
@@ -31,7 +31,8 @@ from precompute.config import AuditConfig, PrecomputeConfig
 from stores.index_file import create_store
 from stores.records import PixelRecipe
 
-needs_dali = pytest.mark.skipif(missing("dali") is not None, reason=str(missing("dali")))
+no_dali = dali.DaliBackend.missing()
+needs_dali = pytest.mark.skipif(no_dali is not None, reason=str(no_dali))
 CRASH = "the mixed decoder ended its process by SIGSEGV"
 
 
@@ -155,13 +156,13 @@ def test_without_a_device_the_cpu_decodes(photo_index: Index) -> None:
 
 
 def test_auto_takes_dali_on_cuda_only_in_a_proven_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_backend("auto", has_beton=False, on_cuda=True) == "torchvision"
-    assert choose_backend("dali", has_beton=False, on_cuda=True) == "dali"
-    assert choose_backend("auto", has_beton=True, on_cuda=True) == "ffcv"
-    if missing("dali") is None:
-        assert choose_backend("auto", has_beton=False) == "dali"
+    assert resolve_backend("auto", on_cuda=True).name == "torchvision"
+    assert resolve_backend("dali", on_cuda=True).name == "dali"
+    assert resolve_backend("auto", has_beton=True, on_cuda=True).name == "ffcv"
+    if no_dali is None:
+        assert resolve_backend("auto").name == "dali"
         monkeypatch.setattr(dali, "PROVEN_ON_CUDA", (dali._dali().__version__,))
-        assert choose_backend("auto", has_beton=False, on_cuda=True) == "dali"
+        assert resolve_backend("auto", on_cuda=True).name == "dali"
 
 
 def config_of(**running: Any) -> RunConfig:

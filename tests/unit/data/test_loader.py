@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.core.errors import ConfigError
-from pipeline.data.backend import BackendOptions, Source, choose_backend, open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend, resolve_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
 from pipeline.data.loader import Loader
@@ -78,7 +78,7 @@ def test_normalise_is_mean_and_deviation_of_shares(memory_format: torch.memory_f
 
 
 def test_auto_takes_ffcv_for_a_beton_and_never_anything_else_for_it() -> None:
-    assert choose_backend("auto", has_beton=True) == "ffcv"
-    assert choose_backend("auto", has_beton=False) in ("dali", "torchvision")
+    assert resolve_backend("auto", has_beton=True).name == "ffcv"
+    assert resolve_backend("auto").name in ("dali", "torchvision")
     with pytest.raises(ConfigError, match="--beton is read by the ffcv backend, not by 'dali'"):
-        choose_backend("dali", has_beton=True)
+        resolve_backend("dali", has_beton=True)

@@ -25,8 +25,8 @@ from pipeline.data.backend import (
     Pixels,
     Source,
     empty_images,
-    missing,
     open_backend,
+    resolve_backend,
 )
 from pipeline.data.backends import dali
 from pipeline.data.backends._shared.dali_memory import ImageMemory
@@ -142,7 +142,7 @@ def test_copied_ahead_without_one_of_its_calls_a_batch_is_spoiled(photo_index: I
 
 def train_on_dali(simulator: Simulator, index: Index, options: BackendOptions = OPTIONS) -> Seen:
     """The same with the real DALI backend, over a stand-in of DALI's own pipeline."""
-    with closing(dali.DaliBackend(index, options)) as backend:
+    with closing(dali.DaliBackend(Source(index), options)) as backend:
         return train(simulator, index, backend)
 
 
@@ -206,8 +206,9 @@ def test_gray_images_and_pieces_decoded_apart_keep_the_order(
 
 
 def test_dali_decoding_on_the_cpu_delivers_pinned_images_and_never_touches_the_device(photo_index: Index) -> None:
-    if missing("dali"):
-        pytest.skip(missing("dali"))
+    reason = resolve_backend("dali").missing()
+    if reason is not None:
+        pytest.skip(reason)
     plan = Plan(get_policy("imagenet_train"), 0)
     rows = plan.rows(photo_index.ids[:9], np.zeros(9), photo_index.widths[:9], photo_index.heights[:9])
     on_cpu = replace(OPTIONS, device="cpu", dali=DaliDecoding("cpu"))
@@ -226,7 +227,7 @@ def test_decoding_goes_on_while_a_step_runs(photo_index: Index) -> None:
     """The copy stream, for which DALI's waits, never waits for the step."""
 
     def job(simulator: Simulator) -> bool:
-        with closing(dali.DaliBackend(photo_index, OPTIONS)) as backend:
+        with closing(dali.DaliBackend(Source(photo_index), OPTIONS)) as backend:
             loader = Loader(photo_index, Plan(get_policy("imagenet_train"), 0), backend, DEVICE)
             parts = (MicroBatch(step, 0, 0, np.arange(step * 3, step * 3 + 3)) for step in range(BATCHES))
             with closing(loader.load(loader.plan_requests(parts))) as batches:

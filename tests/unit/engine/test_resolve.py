@@ -10,13 +10,13 @@ from launch.imagenet import all_recipes
 from pipeline.config import Files, RunConfig, check_config, first_difference
 from pipeline.core.errors import ConfigError
 from pipeline.data.backend import Source
-from pipeline.data.backends.synthetic import synthetic_index
+from pipeline.data.backends.synthetic import SyntheticBackend, synthetic_index
 from pipeline.data.datasets import Datasets
 from pipeline.devices.world import World
 from pipeline.engine.resolve import resolve_names, resolve_values
 
 SOURCE = Source(synthetic_index(1024, 2))
-DATA = Datasets(SOURCE, SOURCE, "synthetic", "synthetic")
+DATA = Datasets(SOURCE, SOURCE, SyntheticBackend, SyntheticBackend)
 
 
 def resolved(config: RunConfig, *, size: int, saved: RunConfig | None = None, device: str = "cpu") -> RunConfig:

@@ -15,7 +15,7 @@ import torch
 from pipeline.config import Files, RunConfig, Running, Teaching, TrainImages
 from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.data.backend import BackendOptions, Source, missing, open_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend, resolve_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policy import get_policy
@@ -242,7 +242,7 @@ def test_on_another_backends_pixels_rows_are_compared_by_divergence(
     tmp_path: Path, photo_folder: Path, photo_index: Index, keep: str
 ) -> None:
     """Another backend's pixels move logits beyond the codec's bound, and a store of them is intact all the same."""
-    if missing("dali") is not None:
+    if resolve_backend("dali").missing() is not None:
         pytest.skip("needs a second backend")
 
     def spoil(view: int, columns: Rows) -> None:
