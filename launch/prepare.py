@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,9 +25,10 @@ from pipeline.core.command import progress, run_command
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data.demo_images import DemoSpec, write_demo
 from pipeline.data.index import Index, check_same_classes, load_index
-from pipeline.data.scan import BadFile, scan_folder
+from pipeline.data.scan import BadFile, OnBadFile, Verify, scan_folder
 
 Split = Literal["train", "val"]
+format_bytes = partial(decimal, precision=1)
 _SHOWN = 20
 # of 200 ImageNet images at most 500 pixels wide or high, PIL's encoder
 _JPEG_BYTES_PER_PIXEL = {1: 0.03, 30: 0.096, 50: 0.132, 75: 0.199, 85: 0.271, 90: 0.326, 95: 0.481, 100: 0.88}
@@ -46,8 +49,8 @@ def index(
     train_dir: _Folder = None,
     val_dir: _Folder = None,
     out: _Folder = None,
-    bad: Literal["refuse", "skip"] = "refuse",
-    verify: Literal["ends", "decode"] = "ends",
+    bad: OnBadFile = "refuse",
+    verify: Verify = "ends",
     force: _Switch = False,
 ) -> None:
     """Write train.index.h5 and val.index.h5: path, label and size of every image, and the data set's fingerprint.
@@ -109,15 +112,15 @@ def ffcv(
     if out.exists() and not (force or dry_run):
         raise ConfigError(f"{out} exists; name another --out, or overwrite it with --force")
     source = _one_index(data, folder, index, split)
-    console = Console(soft_wrap=True)
+    console, name = Console(soft_wrap=True), escape(str(out))
     estimate = estimate_beton_bytes(source, encoding=encoding, max_side=max_side, quality=quality)
     if dry_run:
-        console.print(f"{escape(str(out))} would hold {len(source):,} images in about {format_bytes(estimate)}")
+        console.print(f"{name} would hold {len(source):,} images in about {format_bytes(estimate)}")
         return
     check_writable(out.parent)
     from pipeline.data.beton_writer import write_beton  # torch takes seconds, and `--help` must not
 
-    console.print(f"writing {len(source):,} images, about {format_bytes(estimate)}, to {escape(str(out))}")
+    console.print(f"writing {len(source):,} images, about {format_bytes(estimate)}, to {name}")
     started = time.monotonic()
     with progress("ffcv", "images") as on_progress:
         write_beton(
@@ -158,8 +161,7 @@ def split_folders(data: Path | None, train_dir: Path | None, val_dir: Path | Non
         DataError: a folder is missing.
     """
     named = {"train": train_dir, "val": val_dir}
-    inside = {split: data / split if data is not None else None for split in named}
-    folders = {split: folder or inside[split] for split, folder in named.items()}
+    folders = {split: folder or (data and data / split) for split, folder in named.items()}
     found = {split: folder for split, folder in folders.items() if folder is not None}
     if not found:
         raise ConfigError("no data named: give --data DIR (it holds train/ and val/), or --train-dir and --val-dir")
@@ -196,18 +198,7 @@ def estimate_beton_bytes(index: Index, *, encoding: Literal["raw", "jpeg"], max_
     return int(np.where(scale < 1, smaller, index.sizes).sum())  # what is small enough stays as it is
 
 
-def format_bytes(size: float) -> str:
-    """12.3 MB and the like, in powers of 1,000."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} TB"
-
-
-def _scan(
-    split: str, folder: Path, bad: Literal["refuse", "skip"] = "refuse", verify: Literal["ends", "decode"] = "ends"
-) -> _Scanned:
+def _scan(split: str, folder: Path, bad: OnBadFile = "refuse", verify: Verify = "ends") -> _Scanned:
     started = time.monotonic()
     with progress(split, "files") as on_progress:
         index, refused = scan_folder(folder, bad=bad, verify=verify, on_progress=on_progress)
@@ -241,7 +232,10 @@ def _show_index(scanned: dict[str, _Scanned], paths: dict[str, Path], new: list[
     for name in ("split", "images", "classes", "median px", "bytes", "bad", "fingerprint", "seconds"):
         table.add_column(name, no_wrap=True, justify="left" if name == "split" else "right")
     for split, item in scanned.items():
-        table.add_row(split, *_table_cells(item))
+        pixels = np.median(item.index.widths.astype(np.int64) * item.index.heights)
+        counts = (f"{len(item.index):,}", f"{len(item.index.classes):,}", f"{pixels:,.0f}")
+        size, fingerprint = format_bytes(item.index.sizes.sum()), item.index.fingerprint[:12]
+        table.add_row(split, *counts, size, f"{len(item.refused):,}", fingerprint, f"{item.seconds:.1f}")
     console.print(table)
     for split, item in scanned.items():
         for refused in item.refused[:_SHOWN]:
@@ -250,20 +244,6 @@ def _show_index(scanned: dict[str, _Scanned], paths: dict[str, Path], new: list[
             console.print(f"left out of {split}: and {len(item.refused) - _SHOWN:,} more")
         state = "written" if split in new else "there already, identical"
         console.print(f"{escape(str(paths[split]))}: {state}")
-
-
-def _table_cells(item: _Scanned) -> tuple[str, ...]:
-    index = item.index
-    pixels = np.median(index.widths.astype(np.int64) * index.heights)
-    return (
-        f"{len(index):,}",
-        f"{len(index.classes):,}",
-        f"{pixels:,.0f}",
-        format_bytes(float(index.sizes.sum())),
-        f"{len(item.refused):,}",
-        index.fingerprint[:12],
-        f"{item.seconds:.1f}",
-    )
 
 
 def _check_ffcv_options(max_side: int, quality: int, num_workers: int | None) -> None:
@@ -281,12 +261,13 @@ def _one_index(data: Path | None, folder: Path | None, index: Path | None, split
         raise ConfigError(f"give exactly one of --data, --folder and --index; got {', '.join(given) or 'none'}")
     if index is not None:
         return load_index(index)
-    images = folder if data is None else data / split
-    made = None if data is None else data / f"{split}.index.h5"
-    if made is not None and made.exists():
-        return load_index(made, root=images if images is not None and images.is_dir() else None)
-    assert images is not None, "one of the three is given"
-    return _scan(split, images).index
+    if data is None:
+        assert folder is not None, "one of the three is given"
+        return _scan(split, folder).index
+    images, made = data / split, data / f"{split}.index.h5"
+    if not made.exists():
+        return _scan(split, images).index
+    return load_index(made, root=images if images.is_dir() else None)
 
 
 def main() -> None:

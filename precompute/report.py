@@ -2,9 +2,11 @@
 
 import time
 from contextlib import suppress
+from functools import partial
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +17,7 @@ from precompute.config import parse_part
 from precompute.setting import Setting
 from precompute.work import Unit, count_rows, count_shards
 
+format_bytes = partial(decimal, precision=2)
 _LINE_EVERY_S, _STATE_EVERY_S = 5.0, 30.0
 
 
@@ -118,15 +121,6 @@ def show_end(totals: Totals, *, views: str, seconds: float, enabled: bool) -> No
         table.add_column(name, justify="right", no_wrap=True)
     table.add_row(*cells.values())
     Console().print(table)
-
-
-def format_bytes(size: float) -> str:
-    """12.3 MB and the like, in powers of 1,000."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.2f} {unit}"
-        size /= 1000
-    return f"{size:.2f} TB"
 
 
 def format_duration(seconds: float) -> str:

@@ -50,14 +50,13 @@ class Setting:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal setting."""
-        data = None if self.data is None else str(self.data)
-        return {"device": self.device, "work": str(self.work), "data": data, "size": self.size}
+        return {**vars(self), "work": str(self.work), "data": self.data and str(self.data)}
 
     @classmethod
     def from_json(cls, encoded: dict[str, Any]) -> "Setting":
         """Inverse of `to_json`."""
         data = encoded["data"]
-        return cls(encoded["device"], Path(encoded["work"]), None if data is None else Path(data), encoded["size"])
+        return cls(**{**encoded, "work": Path(encoded["work"]), "data": data and Path(data)})
 
 
 @dataclass(frozen=True)

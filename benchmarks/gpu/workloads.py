@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -71,11 +71,11 @@ def config_of(
     )
 
 
-def open_workload(stack: ExitStack, config: RunConfig, setting: Setting) -> Training:
-    """Its training on the setting's device, with its store filled before; closed with the stack."""
+def open_workload(config: RunConfig, setting: Setting) -> AbstractContextManager[Training]:
+    """Its training on the setting's device, with its store filled before; closed with the block."""
     if config.files.store is not None:
         fill_store(setting)
-    return stack.enter_context(open_training(config, one_rank(torch.device(setting.device))))
+    return open_training(config, one_rank(torch.device(setting.device)))
 
 
 def fill_store(setting: Setting) -> Path:

@@ -7,7 +7,7 @@ temperatures: it has no gradient by its target, so none by theirs).
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 
@@ -36,6 +36,22 @@ class Inputs:
     temperature: torch.Tensor
     sparse: tuple[torch.Tensor, ...]
     one: torch.Tensor
+
+    def copied(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "Inputs":
+        """A copy on a device, floating tensors in `dtype`, with fresh leaves."""
+
+        def copy(tensor: torch.Tensor) -> torch.Tensor:
+            kind = dtype if tensor.is_floating_point() else None
+            return tensor.detach().to(device=device, dtype=kind, copy=True).requires_grad_(tensor.requires_grad)
+
+        return Inputs(
+            copy(self.student),
+            copy(self.teacher),
+            copy(self.labels),
+            copy(self.temperature),
+            tuple(map(copy, self.sparse)),
+            copy(self.one),
+        )
 
 
 @dataclass
@@ -199,7 +215,7 @@ def _on_cuda(name: str, inputs: Inputs, copied: float) -> dict[str, float]:
     loss, elements, size = FUSED[name], inputs.student.numel(), inputs.student.element_size()
     moved = elements * (_LOGITS_READ[name] * size + 4) + elements * (4 + size)
     cache = torch.cuda.get_device_properties(inputs.student.device).L2_cache_size
-    batches = [_copied(inputs) for _ in range(max(4, -(-4 * cache // moved)))]
+    batches = [inputs.copied(inputs.student.device) for _ in range(max(4, -(-4 * cache // moved)))]
 
     def turn() -> None:
         for batch in batches:
@@ -213,13 +229,6 @@ def _on_cuda(name: str, inputs: Inputs, copied: float) -> dict[str, float]:
         "kernels_us": 1e6 * seconds,
         "share_of_copy": moved / seconds / copied,
     }
-
-
-def _copied(inputs: Inputs) -> Inputs:
-    student, temperature = (
-        tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in (inputs.student, inputs.temperature)
-    )
-    return replace(inputs, student=student, teacher=inputs.teacher.clone(), temperature=temperature)
 
 
 def _copy_bandwidth(device: torch.device) -> float:

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -72,6 +73,5 @@ def _generated_index() -> Index:
     """ImageNet's number of rows with paths of ImageNet's length."""
     index = synthetic_index(SAMPLES, CLASSES)
     name = np.frombuffer(b"n01440764/n01440764_10026.JPEG", np.uint8)
-    fields = {**index.__dict__, "path_bytes": np.tile(name, len(index))}
-    fields["path_ends"] = np.arange(len(index) + 1, dtype=np.int64) * len(name)
-    return Index(**fields)
+    ends = np.arange(len(index) + 1, dtype=np.int64) * len(name)
+    return replace(index, path_bytes=np.tile(name, len(index)), path_ends=ends)

@@ -1,6 +1,13 @@
-"""How many cores this process may use."""
+"""How many cores this process may use, and work for all of them."""
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
+
+_Task = TypeVar("_Task")
+_Found = TypeVar("_Found")
 
 
 def usable_cpus() -> int:
@@ -18,3 +25,13 @@ def decoder_threads(num_sharing: int, *, launching: bool = False) -> int:
             to it.
     """
     return max(1, usable_cpus() // max(1, num_sharing) - launching)
+
+
+def map_spawned(work: Callable[[_Task], _Found], tasks: Sequence[_Task], *, here: bool) -> Iterator[_Found]:
+    """What `work` makes of each task, in order, by processes on all cores; in this one where they would not pay."""
+    if here:
+        yield from map(work, tasks)
+        return
+    # spawn: a forked child would inherit threads and signal handlers of a training process
+    with ProcessPoolExecutor(min(usable_cpus(), len(tasks)), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(work, tasks)

@@ -5,7 +5,7 @@ when it is called; below that, nobody parses the name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -139,12 +139,12 @@ class Backend(ABC):
         return 0
 
     @abstractmethod
-    def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
+    def stream(self, requests: Iterable[PlanRows]) -> Generator[Pixels, None, None]:
         """Yield the pixels of each request, in order, working up to `prefetch` requests ahead.
 
         For each row: crop the box out of the original (unrotated) image, resize it to a square with antialiasing,
         mirror it where the row says so. Requests may be shorter than `max_batch`. `requests` is drawn lazily, from
-        the consumer's thread or another. Closing the iterator early ends all work that it started.
+        the consumer's thread or another. Closing it early ends all work that it started.
         Neighbouring rows of one id (several views of an image) are decoded once by backends that decode whole images.
 
         Raises:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from pipeline.core.errors import DataError, MissingPackageError
-from pipeline.data.index import Index
+from pipeline.data.index import Index, without_files
 
 BETON_VERSION = 1
 JPEG, RAW = 0, 1  # FFCV's codes in a record's `mode`
@@ -126,17 +126,11 @@ def open_beton(path: Path) -> Beton:
     block = _read_block(path)
     reader = ffcv_module("reader").Reader(str(path))
     records = {name: reader.metadata[f"f{position}"] for position, name in enumerate(reader.field_names)}
-    images = records["image"]
-    return Beton(
-        path=path,
-        index=_index(block, records),
-        recipe=CopyRecipe(**block["recipe"]),
-        modes=np.ascontiguousarray(images["mode"]),
-        widths=np.ascontiguousarray(images["width"]),
-        heights=np.ascontiguousarray(images["height"]),
-        offsets=np.ascontiguousarray(images["data_ptr"]),
-        sizes=np.ascontiguousarray(reader.alloc_table["size"]),
+    columns = (
+        *(records["image"][name] for name in ("mode", "width", "height", "data_ptr")),
+        reader.alloc_table["size"],
     )
+    return Beton(path, _index(block, records), CopyRecipe(**block["recipe"]), *map(np.ascontiguousarray, columns))
 
 
 def reflux_block(index: Index, recipe: CopyRecipe, head: bytes, table: bytes) -> bytes:
@@ -160,7 +154,6 @@ def reflux_block(index: Index, recipe: CopyRecipe, head: bytes, table: bytes) ->
 
 
 def _index(block: dict[str, Any], records: dict[str, np.ndarray]) -> Index:
-    num = len(records["id"])
     return Index(
         root=Path(),
         classes=tuple(block["classes"]),
@@ -170,9 +163,7 @@ def _index(block: dict[str, Any], records: dict[str, np.ndarray]) -> Index:
         labels=records["label"].astype(np.int32),
         widths=records["width"].astype(np.int32),
         heights=records["height"].astype(np.int32),
-        sizes=np.zeros(num, np.int64),
-        path_ends=np.zeros(num + 1, np.int64),
-        path_bytes=np.zeros(0, np.uint8),
+        **without_files(len(records["id"])),
     )
 
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,13 +117,12 @@ def _reference(index: Index, options: BackendOptions) -> tuple[PlanRows, np.ndar
     with closing(open_backend("torchvision", Source(index), on_host)) as backend:
         pixels = list(backend.stream(_requests(rows)))
     is_good = ~np.isin(rows.ids, [sample_id for part in pixels for sample_id in part.replaced])
-    kept = PlanRows(**{column.name: getattr(rows, column.name)[is_good] for column in fields(rows)})
-    return kept, _joined(pixels, "cpu")[is_good]
+    return rows.part(is_good), _joined(pixels, "cpu")[is_good]
 
 
 def _write_job(folder: Path, index: Index, rows: PlanRows, options: BackendOptions) -> None:
     replace(index, root=index.root.absolute()).save(folder / _INDEX)
-    np.savez(folder / _ROWS, **{column.name: getattr(rows, column.name) for column in fields(rows)})
+    np.savez(folder / _ROWS, **vars(rows))
     (folder / _JOB).write_text(json.dumps(asdict(options)))
 
 

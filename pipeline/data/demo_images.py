@@ -9,16 +9,14 @@ import json
 import math
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from pipeline.core.cpu import usable_cpus
+from pipeline.core.cpu import map_spawned
 from pipeline.core.errors import DataError
 from pipeline.core.rng import Stream, check_seed, derive_seed
 
@@ -87,22 +85,12 @@ def draw_image(name: str, split: int, number: int, seed: int) -> tuple[Image.Ima
 
 
 def _draw_all(root: Path, spec: DemoSpec, on_progress: Callable[[int, int], None] | None) -> None:
-    tasks = list(_tasks(root, spec))
+    tasks = _tasks(root, spec)
     total, done = sum(len(task.numbers) for task in tasks), 0
-    for num_drawn in _map_tasks(tasks, total):
+    for num_drawn in map_spawned(_draw_task, tasks, here=total <= _ONE_PROCESS):
         done += num_drawn
         if on_progress is not None:
             on_progress(done, total)
-
-
-def _map_tasks(tasks: list["_Task"], num_images: int) -> Iterator[int]:
-    if num_images <= _ONE_PROCESS:
-        yield from map(_draw_task, tasks)
-        return
-    # spawn: a forked child would inherit threads and signal handlers
-    with ProcessPoolExecutor(min(usable_cpus(), len(tasks)), mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(_draw_task, task) for task in tasks]):
-            yield future.result()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ parent serve it.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,30 +64,19 @@ class Index:
 
     def path_of(self, sample_id: int) -> str:
         """Absolute path of one sample."""
-        row = int(self.rows_of(np.array([sample_id]))[0])
-        name = (
-            self.path_bytes[self.path_ends[row] : self.path_ends[row + 1]].tobytes().decode("utf-8", "surrogateescape")
-        )
-        return str(self.root / name)
+        (name,) = self.names_of(np.array([sample_id]))
+        return str(self.root / name.decode("utf-8", "surrogateescape"))
+
+    def names_of(self, ids: np.ndarray) -> list[bytes]:
+        """Paths of samples, relative to the root."""
+        rows = self.rows_of(ids)
+        spans = zip(self.path_ends[rows], self.path_ends[rows + 1], strict=True)
+        return [self.path_bytes[start:end].tobytes() for start, end in spans]
 
     def subset(self, rows: np.ndarray) -> "Index":
         """The index of `rows` (sorted positions): same ids, classes, fingerprint."""
-        lengths = np.diff(self.path_ends)[rows]
-        ends = np.concatenate(([0], np.cumsum(lengths)))
-        pieces = [self.path_bytes[self.path_ends[row] : self.path_ends[row + 1]] for row in rows]
-        return Index(
-            root=self.root,
-            classes=self.classes,
-            fingerprint=self.fingerprint,
-            num_parent=self.num_parent,
-            ids=self.ids[rows],
-            labels=self.labels[rows],
-            widths=self.widths[rows],
-            heights=self.heights[rows],
-            sizes=self.sizes[rows],
-            path_ends=ends,
-            path_bytes=np.concatenate(pieces) if pieces else np.zeros(0, np.uint8),
-        )
+        kept: dict[str, Any] = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        return replace(self, **kept, **_packed(self.names_of(kept["ids"])))
 
     def save(self, path: Path) -> None:
         """Write the index to one file, atomically."""
@@ -102,7 +91,8 @@ class Index:
         write_arrays(path, {name: getattr(self, name) for name in _ARRAYS}, header)
 
 
-_ARRAYS = ("ids", "labels", "widths", "heights", "sizes", "path_ends", "path_bytes")
+_COLUMNS = ("ids", "labels", "widths", "heights", "sizes")
+_ARRAYS = (*_COLUMNS, "path_ends", "path_bytes")
 
 
 def load_index(path: Path, *, root: Path | None = None, verify: bool = True) -> Index:
@@ -145,23 +135,28 @@ class SampleRecord:
 def pack_index(root: Path, classes: tuple[str, ...], records: list[SampleRecord]) -> Index:
     """The index of a whole data set, from records in id order."""
     encoded = [record.path.encode("utf-8", "surrogateescape") for record in records]
-    ends = np.concatenate(([0], np.cumsum([len(name) for name in encoded]))).astype(np.int64)
-    columns: dict[str, np.ndarray] = {
-        "labels": np.array([record.label for record in records], np.int32),
-        "widths": np.array([record.width for record in records], np.int32),
-        "heights": np.array([record.height for record in records], np.int32),
-        "sizes": np.array([record.size_bytes for record in records], np.int64),
-        "path_ends": ends,
-        "path_bytes": np.frombuffer(b"".join(encoded), np.uint8),
-    }
-    return Index(
-        root=root,
-        classes=classes,
-        fingerprint=fingerprint_of(classes, columns),
-        num_parent=len(records),
-        ids=np.arange(len(records), dtype=np.int64),
-        **columns,
-    )
+    sides = [(record.label, record.width, record.height) for record in records]
+    labels, widths, heights = np.array(sides, np.int32).reshape(-1, 3).T.copy()
+    sizes = np.array([record.size_bytes for record in records], np.int64)
+    return whole_index(root, classes, labels=labels, widths=widths, heights=heights, sizes=sizes, **_packed(encoded))
+
+
+def whole_index(root: Path, classes: tuple[str, ...], **columns: np.ndarray) -> Index:
+    """The index of a whole data set, from its columns; byte sizes and paths may be left out: there are no files."""
+    ids = np.arange(len(columns["labels"]), dtype=np.int64)
+    columns = without_files(len(ids)) | columns
+    return Index(root, classes, fingerprint_of(classes, columns), len(ids), ids, **columns)
+
+
+def without_files(num_samples: int) -> dict[str, Any]:
+    """The columns that say of files where there are none: no bytes, empty paths."""
+    ends = np.zeros(num_samples + 1, np.int64)
+    return {"sizes": ends[1:], "path_ends": ends, "path_bytes": np.zeros(0, np.uint8)}
+
+
+def _packed(names: list[bytes]) -> dict[str, Any]:
+    ends = np.cumsum([0, *map(len, names)]).astype(np.int64)
+    return {"path_ends": ends, "path_bytes": np.frombuffer(b"".join(names), np.uint8)}
 
 
 def fingerprint_of(classes: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:

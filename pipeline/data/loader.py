@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -175,17 +176,17 @@ def _join(
                 return
             request, fetching = drawn.popleft()
             stored = {} if fetching is None else fetching.result()
-            yield replace(_batch(request, images, device, time.perf_counter() - asked), stored=stored)
+            yield _batch(request, images, device, time.perf_counter() - asked, stored)
     finally:
         for _, fetching in drawn:
             if fetching is not None:
                 fetching.cancel()
-        close = getattr(pixels, "close", None)
-        if close is not None:
-            close()
+        pixels.close()
 
 
-def _batch(request: Request, pixels: Pixels, device: torch.device, wait_s: float) -> Batch:
+def _batch(
+    request: Request, pixels: Pixels, device: torch.device, wait_s: float, stored: dict[str, torch.Tensor]
+) -> Batch:
     labels, ids = torch.from_numpy(request.labels), torch.from_numpy(request.rows.ids)
     if device.type == "cuda":
         labels, ids = labels.pin_memory(), ids.pin_memory()
@@ -199,24 +200,21 @@ def _batch(request: Request, pixels: Pixels, device: torch.device, wait_s: float
         ids=ids,
         replaced=pixels.replaced,
         wait_s=wait_s,
+        stored=stored,
     )
 
 
-def _copy_ahead(batches: Iterator[Batch], device: torch.device) -> Generator[Batch, None, None]:
+def _copy_ahead(batches: Generator[Batch, None, None], device: torch.device) -> Generator[Batch, None, None]:
     """Copy one batch ahead on the copy stream, so that the copy of the next runs beside the step of this one."""
     side = copy_stream(device)
     coming: deque[tuple[Batch, Sent[dict[str, Any]]]] = deque()
-    try:
+    with closing(batches):
         for batch in batches:
             coming.append((batch, side.send({name: getattr(batch, name) for name in _ON_DEVICE})))
             if len(coming) > 1:
                 yield _arrived(*coming.popleft())
         while coming:
             yield _arrived(*coming.popleft())
-    finally:
-        close = getattr(batches, "close", None)
-        if close is not None:
-            close()
 
 
 def _arrived(batch: Batch, sent: Sent[dict[str, Any]]) -> Batch:

@@ -35,8 +35,8 @@ class PlanRows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def part(self, rows: slice) -> "PlanRows":
-        """Some of the rows."""
+    def part(self, rows: slice | np.ndarray) -> "PlanRows":
+        """Some of the rows, by position or by a mask."""
         return PlanRows(self.ids[rows], self.views[rows], self.boxes[rows], self.flips[rows])
 
     def crc(self) -> np.ndarray:

@@ -2,17 +2,18 @@
 
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pipeline.core.cpu import usable_cpus
+from pipeline.core.cpu import map_spawned
 from pipeline.core.errors import DataError
 from pipeline.data.decode import ImageRefusedError, decode_rgb, open_image
 from pipeline.data.index import Index, SampleRecord, pack_index
 
+OnBadFile = Literal["refuse", "skip"]
+Verify = Literal["ends", "decode"]
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 _CHUNK = 512
 _FEW_CHUNKS = 4  # scanned here and now: starting processes would take longer
@@ -30,8 +31,8 @@ class BadFile:
 def scan_folder(
     root: Path,
     *,
-    bad: Literal["refuse", "skip"] = "refuse",
-    verify: Literal["ends", "decode"] = "ends",
+    bad: OnBadFile = "refuse",
+    verify: Verify = "ends",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Index, list[BadFile]]:
     """Index the images of `root/<class>/**`.
@@ -49,7 +50,8 @@ def scan_folder(
     records: list[SampleRecord] = []
     refused: list[BadFile] = []
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
-    for chunk, results in zip(chunks, _map_chunks(root, chunks, verify), strict=True):
+    inspected = map_spawned(partial(_inspect_chunk, root, verify), chunks, here=len(chunks) <= _FEW_CHUNKS)
+    for chunk, results in zip(chunks, inspected, strict=True):
         for (name, label), result in zip(chunk, results, strict=True):
             if isinstance(result, str):
                 refused.append(BadFile(name, result))
@@ -82,7 +84,7 @@ def list_files(root: Path) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     return classes, files
 
 
-def inspect_image(path: Path, verify: Literal["ends", "decode"]) -> tuple[int, int, int] | str:
+def inspect_image(path: Path, verify: Verify) -> tuple[int, int, int] | str:
     """(width, height, byte size) of an image that every backend reads alike, or the reason why it is refused."""
     try:
         size_bytes = path.stat().st_size
@@ -123,22 +125,7 @@ def _image_files(root: Path, class_name: str) -> Iterator[str]:
         yield from (f"{relative}/{name}" for name in names if name.lower().endswith(EXTENSIONS) and name[0] != ".")
 
 
-def _map_chunks(
-    root: Path, chunks: list[list[tuple[str, int]]], verify: Literal["ends", "decode"]
-) -> Iterator[list[tuple[int, int, int] | str]]:
-    if len(chunks) <= _FEW_CHUNKS:
-        yield from (_inspect_chunk(root, chunk, verify) for chunk in chunks)
-        return
-    # spawn: a forked child would inherit threads and signal handlers of a training process
-    with ProcessPoolExecutor(min(usable_cpus(), len(chunks)), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_inspect_chunk, root, chunk, verify) for chunk in chunks]
-        for future in futures:
-            yield future.result()
-
-
-def _inspect_chunk(
-    root: Path, chunk: list[tuple[str, int]], verify: Literal["ends", "decode"]
-) -> list[tuple[int, int, int] | str]:
+def _inspect_chunk(root: Path, verify: Verify, chunk: list[tuple[str, int]]) -> list[tuple[int, int, int] | str]:
     return [inspect_image(root / name, verify) for name, _ in chunk]
 
 

@@ -118,7 +118,7 @@ class AgreedFlag:
         """Give this rank's flag at a step boundary; returns whether any rank's was up one boundary earlier."""
         if self._world.size == 1:
             return raised
-        agreed = self._read()
+        agreed = self.drain()
         flag = torch.tensor([int(raised)], dtype=torch.int32)
         work = dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._world.control, async_op=True)
         self._pending = (work, flag)
@@ -126,9 +126,6 @@ class AgreedFlag:
 
     def drain(self) -> bool:
         """Wait for the last reduction, before the group is used for something else or closed."""
-        return self._read()
-
-    def _read(self) -> bool:
         if self._pending is None:
             return False
         work, flag = self._pending

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from benchmarks.gpu.findings import Outcome, Part, Setting, check, needs_cuda
-from benchmarks.gpu.sections.losses import CASES, DTYPES, Loss, differentiated, inputs_of, moved, relative_error, sizes
+from benchmarks.gpu.sections.losses import CASES, DTYPES, Loss, differentiated, inputs_of, relative_error, sizes
 from benchmarks.kernels.measure import Inputs
 
 SECTION = (3, "fused losses in a CUDA graph", 40)
@@ -24,9 +24,9 @@ def _replay(name: str, setting: Setting) -> Outcome:
     differing, wrong = [], []
     for width in classes:
         inputs = inputs_of(rows, width, DTYPES["bf16"], learned=case.learned)
-        static = moved(inputs, setting.device)
+        static = inputs.copied(setting.device)
         graph, captured = _capture(case.ours, static)
-        fresh = moved(inputs, setting.device)
+        fresh = inputs.copied(setting.device)
         with torch.no_grad():
             for tensor, own in ((fresh.student, static.student), (fresh.teacher, static.teacher)):
                 own.copy_(tensor.mul_(0.5))
@@ -35,7 +35,7 @@ def _replay(name: str, setting: Setting) -> Outcome:
         torch.cuda.synchronize()
         if not all(torch.equal(a, b) for a, b in zip(captured, eager, strict=True)):
             differing.append(width)
-        exact = differentiated(case.exact, moved(fresh, "cpu", torch.float64))
+        exact = differentiated(case.exact, fresh.copied("cpu", torch.float64))
         if relative_error(captured[0], exact[0]) > 1e-3:
             wrong.append(width)
     text = f"replay differs from eager at C = {differing}" if differing else "replay equals eager, bit for bit"

@@ -6,8 +6,8 @@ the process.
 """
 
 import zlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from itertools import chain, islice
 
@@ -74,14 +74,16 @@ def compared(synchronised: list[tuple[int, ...]], late: list[tuple[int, ...]]) -
 def _late(name: str, setting: Setting) -> Outcome:
     if resolve_backend(name).missing() is not None:
         return unproven(f"{name} is not installed")
-    return check(*_compare_runs(name, setting, setting.pick(100, 30, 3)))
+    return check(*_compare_runs(partial(_batches, name), setting, setting.pick(100, 30, 3)))
 
 
-def _compare_runs(name: str, setting: Setting, count: int) -> tuple[bool, str]:
+def _compare_runs(
+    opened: Callable[[Setting], AbstractContextManager[Iterator[Batch]]], setting: Setting, count: int
+) -> tuple[bool, str]:
     device = torch.device(setting.device)
     found = []
     for lag in (None, Sleeper(device)):
-        with _batches(name, setting) as batches:
+        with opened(setting) as batches:
             found.append(crcs(batches, count, device, lag))
     return compared(*found)
 
@@ -98,18 +100,19 @@ def _options(setting: Setting, batch: int, device: str) -> BackendOptions:
 
 
 def _late_rows(setting: Setting) -> Outcome:
-    device, found = torch.device(setting.device), []
-    for lag in (None, Sleeper(device)):
-        with ExitStack() as stack:
-            training = open_workload(stack, config_of("KD stored", setting, batch=setting.pick(64, 32, 8)), setting)
-            found.append(crcs(chain.from_iterable(training.steps), setting.pick(60, 20, 3), device, lag))
-    return check(*compared(*found))
+    return check(*_compare_runs(_stored_batches, setting, setting.pick(60, 20, 3)))
+
+
+@contextmanager
+def _stored_batches(setting: Setting) -> Iterator[Iterator[Batch]]:
+    with open_workload(config_of("KD stored", setting, batch=setting.pick(64, 32, 8)), setting) as training:
+        yield chain.from_iterable(training.steps)
 
 
 def _mixed(setting: Setting) -> Outcome:
     if resolve_backend("dali").missing() is not None:
         return unproven("DALI on a GPU: unproven, DALI is not installed")
-    holds, text = _compare_runs("dali-mixed", setting, setting.pick(200, 60, 3))
+    holds, text = _compare_runs(partial(_batches, "dali-mixed"), setting, setting.pick(200, 60, 3))
     ours, reference = beside_the_reference("dali-mixed", setting)
     refusal = TOLERANCE.refusal(ours, reference)
     mean, most = pixel_distance(ours, reference)

@@ -53,24 +53,7 @@ def sizes(setting: Setting) -> tuple[int, tuple[int, ...]]:
 def inputs_of(rows: int, classes: int, dtype: torch.dtype, *, learned: bool) -> Inputs:
     """Logits on the processor, so that the formula's result is independent of the device."""
     made = make_inputs(rows, classes, torch.device("cpu"), learned=learned)
-    return replace(made, student=made.student.detach().to(dtype), teacher=made.teacher.to(dtype))
-
-
-def moved(inputs: Inputs, device: str, dtype: torch.dtype | None = None) -> Inputs:
-    """A copy on the device, floating tensors in `dtype`, with fresh leaves."""
-
-    def move(tensor: torch.Tensor) -> torch.Tensor:
-        floating = dtype is not None and tensor.is_floating_point()
-        return tensor.detach().to(device=device, dtype=dtype if floating else None, copy=True)
-
-    return Inputs(
-        student=move(inputs.student).requires_grad_(),
-        teacher=move(inputs.teacher),
-        labels=move(inputs.labels),
-        temperature=move(inputs.temperature).requires_grad_(inputs.temperature.requires_grad),
-        sparse=tuple(map(move, inputs.sparse)),
-        one=move(inputs.one),
-    )
+    return replace(made, student=made.student.detach().to(dtype).requires_grad_(), teacher=made.teacher.to(dtype))
 
 
 def differentiated(loss: Loss, inputs: Inputs) -> list[torch.Tensor]:
@@ -91,8 +74,8 @@ def _compare(name: str, setting: Setting) -> Outcome:
     errors, worst = {}, 0.0
     for (kind, dtype), width in itertools.product(DTYPES.items(), classes):
         given = inputs_of(rows, width, dtype, learned=case.learned)
-        found = differentiated(case.ours, moved(given, setting.device))
-        exact = differentiated(case.exact, moved(given, "cpu", torch.float64))
+        found = differentiated(case.ours, given.copied(setting.device))
+        exact = differentiated(case.exact, given.copied("cpu", torch.float64))
         bounds = (_VALUE, _STUDENT[kind], _TEMPERATURE)
         each = [relative_error(*pair) for pair in zip(found, exact, strict=True)]
         errors[f"{kind} C={width}"] = each

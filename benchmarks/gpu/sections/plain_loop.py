@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from functools import partial
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
 
-from benchmarks._shared.pairs import Pairs, alternate, window_rate
+from benchmarks._shared.pairs import alternate, window_rate
 from benchmarks._shared.training import Training
 from benchmarks.gpu.clock import images_rate
 from benchmarks.gpu.findings import Outcome, Part, Setting, measured, needs_cuda, unproven
@@ -37,8 +37,7 @@ def _batches(setting: Setting) -> tuple[int, ...]:
 
 def _beside(batch: int, setting: Setting) -> Outcome:
     device = torch.device(setting.device)
-    with ExitStack() as stack:
-        training = open_workload(stack, config_of("vanilla", setting, batch=batch), setting)
+    with open_workload(config_of("vanilla", setting, batch=batch), setting) as training:
         network = demo_student if setting.size == "toy" else resnet18
         ours, plain = held_step(training), plain_step(training, network, device)
         for _ in range(WARM_UPS):
@@ -46,7 +45,9 @@ def _beside(batch: int, setting: Setting) -> Outcome:
         window_ms = setting.pick(400, 100, 1)
         ours_rate, plain_rate = (images_rate(device, step, batch, window_ms) for step in (ours, plain))
         pairs = alternate("ours / plain", "images/s", ours_rate, plain_rate, setting.pick(5, 3, 2))
-    return measured(_describe(pairs), **pairs.to_json())
+    row = pairs.to_json()
+    text = f"ours {row['median_a']:,.0f} images/s, plain {row['median_b']:,.0f}: {pairs.ratio:.3f} of it"
+    return measured(text, **row)
 
 
 def plain_step(training: Training, model: Callable[..., nn.Module], device: torch.device) -> Callable[[], None]:
@@ -71,17 +72,12 @@ def plain_step(training: Training, model: Callable[..., nn.Module], device: torc
     return step
 
 
-def _describe(pairs: Pairs) -> str:
-    row = pairs.to_json()
-    return f"ours {row['median_a']:,.0f} images/s, plain {row['median_b']:,.0f}: {pairs.ratio:.3f} of it"
-
-
 def _dali(setting: Setting) -> Outcome:
     if resolve_backend("dali").missing() is not None:
         return unproven("DALI is not installed")
     from pipeline.data.backends.dali import native_random_crop  # optional package
 
     _, options = decoding_of("dali-mixed", BackendOptions(224, setting.threads, max_batch=64, device=setting.device))
-    with closing(native_random_crop(image_index(setting), options, seed=0)) as batches:  # type: ignore[type-var]
+    with closing(native_random_crop(image_index(setting), options, seed=0)) as batches:
         rate = window_rate(batches, skipped=20, counted=setting.pick(200, 40, 4))
     return measured(f"{rate:,.0f} images/s", images_per_s=rate)

@@ -35,7 +35,8 @@ def _price(name: str, setting: Setting) -> Outcome:
 
 def _rate(stack: ExitStack, name: str, setting: Setting, batch: int, *, deterministic: bool) -> Callable[[], float]:
     """Images per second of a training that was built, warmed up and is run under its own kernels."""
-    training = open_workload(stack, config_of(name, setting, batch=batch, deterministic=deterministic), setting)
+    config = config_of(name, setting, batch=batch, deterministic=deterministic)
+    training = stack.enter_context(open_workload(config, setting))
     rate = images_rate(torch.device(setting.device), held_step(training), batch, setting.pick(500, 100, 1))
 
     def under_own_kernels() -> float:

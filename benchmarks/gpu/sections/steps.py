@@ -5,7 +5,6 @@ which kernels ran, by torch's profiler, over the time of a step without the prof
 """
 
 import itertools
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -87,7 +86,6 @@ def _name(workload: str, batch: int, graphs: Graphs) -> str:
 
 
 def _measure(name: str, batch: int, graphs: Graphs, setting: Setting) -> Outcome:
-    with ExitStack() as stack:
-        training = open_workload(stack, config_of(name, setting, batch=batch, graphs=graphs), setting)
+    with open_workload(config_of(name, setting, batch=batch, graphs=graphs), setting) as training:
         figures = measure_step(training, torch.device(setting.device), setting.pick(1.0, 0.3, 0.01))
     return measured(figures.describe(), **asdict(figures))

@@ -1,6 +1,5 @@
 """The online teacher as a CUDA graph gives the bits of its eager forward pass, batch after batch."""
 
-from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -34,8 +33,7 @@ def outputs_of(name: str, setting: Setting, graphs: Graphs) -> list[torch.Tensor
     With deterministic kernels: else the graph's warm-up may choose another algorithm than the eager pass.
     """
     config = config_of(name, setting, batch=setting.pick(64, 32, 8), graphs=graphs, deterministic=True)
-    with ExitStack() as stack:
-        training = open_workload(stack, config, setting)
+    with open_workload(config, setting) as training:
         teacher = training.networks.teacher
         assert teacher is not None, "an online workload has one"
         for _ in range(_STEPS):

@@ -1,6 +1,5 @@
 """Steady steps of the real loop under torch's error for operations that wait for the device."""
 
-from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -26,8 +25,7 @@ def parts(setting: Setting) -> list[Part]:
 
 def _steady(name: str, graphs: Graphs, setting: Setting) -> Outcome:
     steps, device = setting.pick(30, 10, 2), torch.device(setting.device)
-    with ExitStack() as stack:
-        training = open_workload(stack, config_of(name, setting, batch=setting.pick(64, 32, 8), graphs=graphs), setting)
+    with open_workload(config_of(name, setting, batch=setting.pick(64, 32, 8), graphs=graphs), setting) as training:
         late = LateMetrics()
         first = _run(training, late, _WARM_UPS)
         finish(device)

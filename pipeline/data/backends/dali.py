@@ -11,8 +11,8 @@ Several views of an image cost as many decodes here: DALI decodes windows, and k
 
 import functools
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -61,7 +61,7 @@ class DaliBackend(Backend):
         """2: the fastest; 0 for a CUDA device where the installed version is not proven there."""
         return 2 if not on_cuda or (cls.missing() is None and _dali().__version__ in PROVEN_ON_CUDA) else 0
 
-    def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
+    def stream(self, requests: Iterable[PlanRows]) -> Generator[Pixels, None, None]:
         """See `Backend`. Requests are drawn in the consumer's thread."""
         feed = _Feed(self._examiner, iter(requests))
         while not feed.ended:
@@ -78,7 +78,7 @@ class DaliBackend(Backend):
         """See `Backend`. Pipelines have ended with their streams."""
         self._examiner.close()
 
-    def _one_pipeline(self, feed: "_Feed") -> Iterator[Pixels]:
+    def _one_pipeline(self, feed: "_Feed") -> Generator[Pixels, None, None]:
         """The pixels of all requests that one pipeline can serve; leaves the others in the feed."""
         run = _Run(feed, self._options, self._memory)
         try:
@@ -114,7 +114,7 @@ class DaliBackend(Backend):
         while pieces:
             positions = pieces.popleft()
             try:
-                images = self._decode_alone(_take(request.rows, positions))
+                images = self._decode_alone(request.rows.part(positions))
             except _SpoiledError as spoiled:
                 if len(positions) > 1:
                     pieces.extend(_cut(positions))
@@ -238,7 +238,7 @@ class _Feed:
         return None
 
 
-def native_random_crop(index: Index, options: BackendOptions, seed: int) -> Iterator[torch.Tensor]:
+def native_random_crop(index: Index, options: BackendOptions, seed: int) -> Generator[torch.Tensor, None, None]:
     """DALI's own usual training pipeline over the same files, for comparison: full batches, for ever.
 
     Its reader shuffles, its decoder draws the crops of RandomResizedCrop; threads, prefetch, resize and the form of the
@@ -323,7 +323,7 @@ def _device_id(options: BackendOptions) -> int | None:
 
 
 def _inputs(request: Examined) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    rows = _take(request.rows, request.good)
+    rows = request.rows.part(request.good)
     boxes = rows.boxes.astype(np.int32)
     starts, shapes = np.ascontiguousarray(boxes[:, :2]), np.ascontiguousarray(boxes[:, 2:])
     paths = _path_array([request.paths[position] for position in request.good])
@@ -334,10 +334,6 @@ def _path_array(paths: list[bytes]) -> np.ndarray:
     """(B, W) uint8, padded on the left with slashes (///a/b is /a/b): costs DALI less than B arrays."""
     width = max(len(path) for path in paths)
     return np.frombuffer(b"".join(path.rjust(width, b"/") for path in paths), np.uint8).reshape(len(paths), width)
-
-
-def _take(rows: PlanRows, positions: np.ndarray) -> PlanRows:
-    return PlanRows(**{column.name: getattr(rows, column.name)[positions] for column in fields(rows)})
 
 
 def _cut(positions: np.ndarray) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ Several views of a JPEG copy that come one after the other are cut out of one de
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -52,7 +52,7 @@ class FfcvBackend(Backend):
         """1: the one that reads a .beton."""
         return 1
 
-    def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
+    def stream(self, requests: Iterable[PlanRows]) -> Generator[Pixels, None, None]:
         """See `Backend`."""
         return stream_in_pool(requests, pool=self._pool, options=self._options, decode=self._decode)
 
@@ -114,7 +114,7 @@ def scale_boxes(
     return np.stack((y, x, h, w), axis=1)
 
 
-def native_loader(beton: Path, options: BackendOptions, seed: int) -> Iterator[torch.Tensor]:
+def native_loader(beton: Path, options: BackendOptions, seed: int) -> Generator[torch.Tensor, None, None]:
     """FFCV's own random pipeline over the same file: endless (B, R, R, 3) uint8 batches.
 
     One epoch of the Loader goes over the file many times: starting an epoch, which a data set of ImageNet's size does

@@ -1,6 +1,6 @@
 """Pixels without files, for tests and benchmarks: a ramp that depends on id, box and flip, so a wrong plan shows."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from pipeline.core.rng import Stream, below, counters, philox
 from pipeline.data.backend import Backend, BackendOptions, Pixels, Source, empty_images
-from pipeline.data.index import Index, fingerprint_of
+from pipeline.data.index import Index, whole_index
 from pipeline.data.plan import PlanRows
 
 
@@ -21,7 +21,7 @@ class SyntheticBackend(Backend):
     def __init__(self, source: Source, options: BackendOptions) -> None:
         self._options = options
 
-    def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
+    def stream(self, requests: Iterable[PlanRows]) -> Generator[Pixels, None, None]:
         """See `Backend`."""
         for rows in requests:
             yield Pixels(self._ramps(rows))
@@ -55,13 +55,7 @@ def synthetic_index(num_samples: int, num_classes: int) -> Index:
     ids = np.arange(num_samples, dtype=np.int64)
     words = philox(counters((ids, 0, 0, 0)), (0, Stream.SYNTHETIC))
     span = np.full(num_samples, 1024)
-    columns: dict[str, np.ndarray] = {
-        "labels": (ids * num_classes // num_samples).astype(np.int32),
-        "widths": (64 + below(words[:, 0], span)).astype(np.int32),
-        "heights": (64 + below(words[:, 1], span)).astype(np.int32),
-        "sizes": np.zeros(num_samples, np.int64),
-        "path_ends": np.zeros(num_samples + 1, np.int64),
-        "path_bytes": np.zeros(0, np.uint8),
-    }
+    labels = (ids * num_classes // num_samples).astype(np.int32)
+    widths, heights = ((64 + below(words[:, side], span)).astype(np.int32) for side in (0, 1))
     classes = tuple(f"class_{label:05d}" for label in range(num_classes))
-    return Index(Path(), classes, fingerprint_of(classes, columns), num_samples, ids, **columns)
+    return whole_index(Path(), classes, labels=labels, widths=widths, heights=heights)

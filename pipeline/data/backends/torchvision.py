@@ -4,7 +4,7 @@ Both release the GIL, so threads scale like processes without their start-up, co
 Several views of an image that come one after the other are cut out of one decoded image.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class TorchvisionBackend(Backend):
         """1: where nothing faster fits."""
         return 1
 
-    def stream(self, requests: Iterable[PlanRows]) -> Iterator[Pixels]:
+    def stream(self, requests: Iterable[PlanRows]) -> Generator[Pixels, None, None]:
         """See `Backend`."""
         return stream_in_pool(requests, pool=self._pool, options=self._options, decode=self._decode)
 

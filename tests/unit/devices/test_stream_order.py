@@ -4,7 +4,7 @@ Each hand-over is also run without one of the calls that hold it together, and t
 simulator would prove nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
@@ -60,6 +60,7 @@ def spoiled(job: Callable[[Simulator], bool], *void: str) -> list[int]:
     for seed in SEEDS:
         streams._copy_stream.cache_clear()
         with Simulator(seed, void).active() as simulator, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dali, "_dali", lambda: None)  # a stand-in needs none
             patch.setattr(dali, "_replay_pipeline", lambda feed, options: GpuPipeline(simulator, feed, options))
             if not job(simulator):
                 found.append(seed)
@@ -69,7 +70,10 @@ def spoiled(job: Callable[[Simulator], bool], *void: str) -> list[int]:
 class PinnedBackend(Backend):
     """Images on the host, as the backends that decode there deliver them."""
 
-    def stream(self, requests: Iterator[PlanRows]) -> Iterator[Pixels]:
+    def __init__(self) -> None:
+        pass
+
+    def stream(self, requests: Iterable[PlanRows]) -> Generator[Pixels, None, None]:
         for rows in requests:
             images = empty_images(len(rows), OPTIONS)
             images.copy_(torch.stack([pixels_of(int(one), SIDE) for one in rows.ids]))

@@ -112,7 +112,7 @@ def test_the_estimate_of_raw_pixels_is_exact(photo_index: Index) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2.56e9, "2.6 GB"), (1.5e12, "1.50 TB")]
+    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2.56e9, "2.6 GB"), (1.5e12, "1.5 TB")]
 )
 def test_sizes_are_readable(size: float, text: str) -> None:
     assert prepare.format_bytes(size) == text

@@ -16,6 +16,7 @@ from pipeline.config import Files, RunConfig, Running, Teaching, TrainImages
 from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backend import BackendOptions, Source, open_backend, resolve_backend
+from pipeline.data.backends.dali import DaliBackend
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policy import get_policy
@@ -356,7 +357,7 @@ def test_a_backend_that_is_not_installed_is_refused_with_the_way_out(
     tmp_path: Path, photo_folder: Path, photo_index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_store(tmp_path / "s", photo_index, views=(0,), pixel_recipe=PixelRecipe(backend="dali"))
-    monkeypatch.setattr("precompute.audit.missing", lambda name: f"{name} is not installed")
+    monkeypatch.setattr(DaliBackend, "missing", lambda: "dali is not installed")
     with pytest.raises(ConfigError, match=r"were made by dali. dali is not installed\nOr give another --backend"):
         run_audit(tmp_path / "s", photo_folder)
     with pytest.raises(ConfigError, match=r"^dali is not installed$"):

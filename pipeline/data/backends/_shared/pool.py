@@ -1,7 +1,7 @@
 """Requests decoded by a pool of threads, a few images a task, in order, some requests ahead of the consumer."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -17,7 +17,7 @@ Decode = Callable[[PlanRows, torch.Tensor], list[int]]
 
 def stream_in_pool(
     requests: Iterable[PlanRows], *, pool: ThreadPoolExecutor, options: BackendOptions, decode: Decode
-) -> Iterator[Pixels]:
+) -> Generator[Pixels, None, None]:
     """The `stream` of a backend whose threads work without the GIL; see `Backend`.
 
     Args:

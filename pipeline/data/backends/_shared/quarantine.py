@@ -46,9 +46,7 @@ class Examiner:
 
     def paths(self, ids: np.ndarray) -> list[bytes]:
         """Absolute paths."""
-        index, positions = self._index, self._index.rows_of(ids)
-        ends = zip(index.path_ends[positions], index.path_ends[positions + 1], strict=True)
-        return [self._root + index.path_bytes[start:end].tobytes() for start, end in ends]
+        return [self._root + name for name in self._index.names_of(ids)]
 
     def examine(self, rows: PlanRows) -> Examined:
         """Sort the rows into those for a decoder and those that cannot be read. About 2 us a row."""
