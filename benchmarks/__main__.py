@@ -10,7 +10,7 @@ import sys
 import tyro
 
 import benchmarks
-from benchmarks._shared.benchmark import benchmark_in, perform
+from benchmarks._shared.benchmark import Benchmark, perform
 from benchmarks._shared.source import first_line_of
 from pipeline.core import parts
 from pipeline.core.command import run_command
@@ -28,7 +28,7 @@ def main() -> None:
     elif not name:
         raise ConfigError(f"name a benchmark: {', '.join(known)}.\n`{_PROGRAM} --help` says what each measures.")
     else:
-        kind = benchmark_in(parts.load(benchmarks, "benchmark", name, known=known))
+        kind = parts.class_of(parts.load(benchmarks, "benchmark", name), Benchmark)
         config = (tyro.conf.HelptextFromCommentsOff,)
         perform(tyro.cli(kind, prog=f"{_PROGRAM} {name}", args=arguments, config=config))
 

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 from benchmarks._shared.pairs import say
@@ -52,12 +51,6 @@ class Benchmark(ABC):
             for name, value in values.items()
             if name not in told or not told[name].free
         }
-
-
-def benchmark_in(module: ModuleType) -> type[Benchmark]:
-    """The benchmark that a module of `benchmarks` defines."""
-    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Benchmark)]
-    return next(kind for kind in kinds if kind is not Benchmark)
 
 
 def perform(benchmark: Benchmark) -> None:

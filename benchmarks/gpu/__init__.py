@@ -41,9 +41,9 @@ class Gpu(Benchmark):
         from benchmarks.gpu.sections import SECTIONS
         from benchmarks.gpu.suite import check_device, measure_gpu
 
-        check_names("section", self.sections, [section.name for section in SECTIONS])
+        check_names("section", self.sections, SECTIONS)
         check_device()
-        chosen = [section for section in SECTIONS if not self.sections or section.name in self.sections]
+        chosen = [SECTIONS[name] for name in SECTIONS if not self.sections or name in self.sections]
         data = None if self.data is None else self.data.absolute()
         with tempfile.TemporaryDirectory(dir=self.work) as temporary:
             setting = Setting("cuda:0", Path(temporary).absolute(), data, "quick" if self.quick else "full")

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.findings import Setting, run_parts
-from benchmarks.gpu.sections import Section, section_called
+from benchmarks.gpu.sections import SECTIONS, Section
 
 
 def main(name: str, setting: Setting, results: Path) -> None:
     """Run the section's parts and write what they find; nothing where the standard input ends without a line."""
     faulthandler.enable()
-    section = section_called(name)
+    section = SECTIONS[name]
     section.load()
     line = sys.stdin.readline()
     if line:

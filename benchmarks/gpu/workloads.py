@@ -14,7 +14,7 @@ import torch
 from benchmarks._shared.imagenet import CLASSES, POLICY, SAMPLES
 from benchmarks._shared.training import Training, one_rank, open_training
 from benchmarks.gpu.findings import Setting
-from pipeline.config import Files, Numerics, Optimisation, Pixels, Reading, RunConfig, Running, Teaching, Views
+from pipeline.config import Files, Numerics, Optimisation, Pixels, RunConfig, Running, Teaching, Views
 from precompute.config import PrecomputeConfig
 from precompute.fill import precompute
 
@@ -87,16 +87,11 @@ def fill_store(setting: Setting) -> Path:
     filled = setting.work / "store-is-filled"
     if filled.exists():
         return store
-    running = _running("KD stored", setting)
     job = PrecomputeConfig(
         teacher="demo_teacher@random" if toy else "resnet34@random",
         store=store,
         pixels=Pixels(POLICY, resolution=64 if toy else 224),
-        reading=Reading(
-            backend="synthetic",
-            synthetic_samples=running.synthetic_samples,
-            synthetic_classes=running.synthetic_classes,
-        ),
+        reading=_running("KD stored", setting),
         batch=16 if toy else 256,
         device="cuda" if setting.on_cuda else "cpu",
     )

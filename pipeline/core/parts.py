@@ -17,11 +17,10 @@ def names(package: ModuleType) -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
-def load(package: ModuleType, kind: str, name: str, *, known: list[str] | None = None) -> ModuleType:
-    """Import module `name` of `package`, or refuse the name, listing `known` (all names) and the nearest of them."""
-    known = names(package) if known is None else known
-    if name not in known:
-        raise unknown_name(kind, name, known)
+def load(package: ModuleType, kind: str, name: str) -> ModuleType:
+    """Import module `name` of `package`, or refuse the name, listing all names and the nearest of them."""
+    if name not in names(package):
+        raise unknown_name(kind, name, names(package))
     return importlib.import_module(f"{package.__name__}.{name}")
 
 

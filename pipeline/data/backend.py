@@ -166,11 +166,6 @@ def empty_images(num: int, options: BackendOptions) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.uint8, pin_memory=options.device.startswith("cuda"))
 
 
-def backend_names() -> list[str]:
-    """The backends of the folder, installed or not."""
-    return parts.names(backends)
-
-
 def open_backend(name: str, source: Source, options: BackendOptions) -> Backend:
     """Open the backend of this name, a constant of the program; see `Backend` for errors."""
     return resolve_backend(name)(source, options)

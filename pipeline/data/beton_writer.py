@@ -70,8 +70,8 @@ def write_beton(
     bad: list[BadFile] = []
     try:
         with publish(path) as temporary:
-            copies = _copies(index, recipe, num_workers or usable_cpus(), bad)
-            _write(temporary, index, recipe, _counted(copies, len(index), on_progress))
+            copies = _copies(index, recipe, num_workers or usable_cpus())
+            _write(temporary, index, recipe, _sorted_out(copies, bad, len(index), on_progress))
             if bad:
                 raise DataError(bad_files_message(index.root, bad))
     except OSError as error:
@@ -104,29 +104,35 @@ def _checked_recipe(recipe: CopyRecipe) -> CopyRecipe:
     return recipe
 
 
-def _copies(index: Index, recipe: CopyRecipe, num_workers: int, bad: list[BadFile]) -> Iterator[_Copy | None]:
-    """Copies in row order; None, and an entry of `bad`, for an image that cannot be decoded."""
+def _copies(index: Index, recipe: CopyRecipe, num_workers: int) -> Iterator[_Copy | BadFile]:
+    """Copies in row order; in the place of an image that cannot be decoded, why."""
     waiting: deque[Future[_Copy | BadFile]] = deque()
     with ThreadPoolExecutor(num_workers, "copy") as pool:
         try:
             for sample_id in index.ids:
                 waiting.append(pool.submit(_copy, index, int(sample_id), recipe))
                 if len(waiting) > 4 * num_workers:
-                    yield _sorted_out(waiting.popleft().result(), bad)
+                    yield waiting.popleft().result()
             while waiting:
-                yield _sorted_out(waiting.popleft().result(), bad)
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _sorted_out(result: "_Copy | BadFile", bad: list[BadFile]) -> "_Copy | None":
-    if isinstance(result, BadFile):
-        bad.append(result)
-        return None
-    return result
+def _sorted_out(
+    results: Iterator[_Copy | BadFile], bad: list[BadFile], total: int, on_progress: Callable[[int, int], None] | None
+) -> Iterator[tuple[int, _Copy]]:
+    """Rows with their copies; the others go to `bad`."""
+    for row, result in enumerate(results):
+        if isinstance(result, BadFile):
+            bad.append(result)
+        else:
+            yield row, result
+        if on_progress is not None:
+            on_progress(row + 1, total)
 
 
-def _copy(index: Index, sample_id: int, recipe: CopyRecipe) -> "_Copy | BadFile":
+def _copy(index: Index, sample_id: int, recipe: CopyRecipe) -> _Copy | BadFile:
     path = index.path_of(sample_id)
     try:
         image = read_rgb(index, sample_id).permute(1, 2, 0).contiguous().numpy()
@@ -162,16 +168,7 @@ def _encode(image: np.ndarray, recipe: CopyRecipe) -> _Copy:
     return _Copy(JPEG, width, height, ffcv_module("fields.rgb_image").encode_jpeg(image, recipe.quality))
 
 
-def _counted(
-    copies: Iterator[_Copy | None], total: int, on_progress: Callable[[int, int], None] | None
-) -> Iterator[_Copy | None]:
-    for done, copy in enumerate(copies, start=1):
-        yield copy
-        if on_progress is not None:
-            on_progress(done, total)
-
-
-def _write(path: Path, index: Index, recipe: CopyRecipe, copies: Iterator[_Copy | None]) -> None:
+def _write(path: Path, index: Index, recipe: CopyRecipe, copies: Iterator[tuple[int, _Copy]]) -> None:
     types, handlers = ffcv_module("types"), ffcv_module("fields")
     fields = {"image": handlers.RGBImageField(), **{name: handlers.IntField() for name in COLUMNS}}
     records = np.zeros(len(index), types.get_metadata_type(list(fields.values())))
@@ -213,14 +210,12 @@ def _page_bytes(index: Index, recipe: CopyRecipe) -> int:
 
 
 def _write_pages(
-    path: Path, start: int, page_bytes: int, copies: Iterator[_Copy | None], images: np.ndarray
+    path: Path, start: int, page_bytes: int, copies: Iterator[tuple[int, _Copy]], images: np.ndarray
 ) -> list[tuple[int, int, int]]:
     """Append the pages; fill in the image records; return FFCV's (row, offset, size) of every copy."""
     allocator = ffcv_module("memory_allocator").MemoryAllocator(str(path), start, page_bytes)
     with allocator:
-        for row, copy in enumerate(copies):
-            if copy is None:
-                continue
+        for row, copy in copies:
             allocator.set_current_sample(row)
             offset, room = allocator.malloc(copy.data.nbytes)
             room[:] = copy.data

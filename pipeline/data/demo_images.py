@@ -11,6 +11,7 @@ import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,39 +86,28 @@ def draw_image(name: str, split: int, number: int, seed: int) -> tuple[Image.Ima
 
 
 def _draw_all(root: Path, spec: DemoSpec, on_progress: Callable[[int, int], None] | None) -> None:
-    tasks = _tasks(root, spec)
-    total, done = sum(len(task.numbers) for task in tasks), 0
-    for num_drawn in map_spawned(_draw_task, tasks, here=total <= _ONE_PROCESS):
+    counts = {"train": spec.train_per_class, "val": spec.val_per_class}
+    tasks = [
+        (split, name, range(first, min(first + _IMAGES_PER_TASK, count)))
+        for split, count in counts.items()
+        for name in CLASSES
+        for first in range(0, count, _IMAGES_PER_TASK)
+    ]
+    total, done = len(CLASSES) * sum(counts.values()), 0
+    for num_drawn in map_spawned(partial(_draw_task, root, spec.seed), tasks, here=total <= _ONE_PROCESS):
         done += num_drawn
         if on_progress is not None:
             on_progress(done, total)
 
 
-@dataclass(frozen=True)
-class _Task:
-    folder: Path
-    name: str
-    split: int
-    numbers: range
-    seed: int
-
-
-def _tasks(root: Path, spec: DemoSpec) -> list[_Task]:
-    counts = (("train", spec.train_per_class), ("val", spec.val_per_class))
-    return [
-        _Task(root / split / name, name, position, range(first, min(first + _IMAGES_PER_TASK, count)), spec.seed)
-        for position, (split, count) in enumerate(counts)
-        for name in CLASSES
-        for first in range(0, count, _IMAGES_PER_TASK)
-    ]
-
-
-def _draw_task(task: _Task) -> int:
-    task.folder.mkdir(parents=True, exist_ok=True)
-    for number in task.numbers:
-        image, quality = draw_image(task.name, task.split, number, task.seed)
-        image.save(task.folder / f"{number:05d}.jpg", quality=quality)
-    return len(task.numbers)
+def _draw_task(root: Path, seed: int, task: tuple[str, str, range]) -> int:
+    split, name, numbers = task
+    folder = root / split / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        image, quality = draw_image(name, int(split == "val"), number, seed)
+        image.save(folder / f"{number:05d}.jpg", quality=quality)
+    return len(numbers)
 
 
 def _description(spec: DemoSpec) -> dict[str, object]:

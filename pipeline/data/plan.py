@@ -4,6 +4,7 @@ Boxes are integers in the pixel frame of the original image, so one view serves 
 that IEEE 754 rounds exactly are used (+ - * / sqrt, rint, comparisons): the same plan on every machine, for ever.
 """
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +48,8 @@ class PlanRows:
             np.ascontiguousarray(self.boxes.astype("<i4")).view(np.uint8),
             self.flips.astype(np.uint8)[:, None],
         )
-        return crc32_rows(np.concatenate(columns, axis=1))
+        rows = np.concatenate(columns, axis=1)
+        return np.fromiter(map(zlib.crc32, rows), np.uint32, len(rows))
 
 
 @dataclass(frozen=True)
@@ -70,21 +72,3 @@ class Plan:
 def views_of_epoch(epoch: int, ids: np.ndarray, num_views: int | None) -> np.ndarray:
     """The view of each sample in `epoch`: `epoch mod num_views`, or a new view every epoch where that is None."""
     return np.full(len(ids), epoch if num_views is None else epoch % num_views, np.int64)
-
-
-def crc32_rows(rows: np.ndarray) -> np.ndarray:
-    """CRC-32 (zlib's) of every row of a (B, K) uint8 array, (B,) uint32, all rows at once."""
-    crc = np.full(len(rows), 0xFFFFFFFF, np.uint32)
-    for column in rows.T:
-        crc = _CRC_TABLE[(crc ^ column) & 0xFF] ^ (crc >> np.uint32(8))
-    return crc ^ np.uint32(0xFFFFFFFF)
-
-
-def _crc_table() -> np.ndarray:
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, (table >> np.uint32(1)) ^ np.uint32(0xEDB88320), table >> np.uint32(1))
-    return table
-
-
-_CRC_TABLE = _crc_table()

@@ -39,11 +39,6 @@ class Policy(ABC):
         return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
 
 
-def policy_names() -> list[str]:
-    """The named policies."""
-    return parts.names(policies)
-
-
 def get_policy(name: str) -> Policy:
     """The policy called `name`."""
     policy: Policy = parts.load(policies, "policy", name).POLICY

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from backend_contract import BackendContract
 
+from pipeline.core import parts
 from pipeline.core.errors import ConfigError
 from pipeline.data import backends
-from pipeline.data.backend import BackendOptions, Source, backend_names, open_backend, resolve_backend
+from pipeline.data.backend import BackendOptions, Source, open_backend, resolve_backend
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.beton import open_beton, read_beton_index
 from pipeline.data.beton_writer import write_beton
@@ -71,7 +72,7 @@ class TestSynthetic(BackendContract):
 
 def test_every_backend_is_held_to_the_contract() -> None:
     held = {contract.backend for contract in BackendContract.__subclasses__()}
-    assert held == set(backend_names()), "write a subclass of BackendContract here for each backend"
+    assert held == set(parts.names(backends)), "write a subclass of BackendContract here for each backend"
 
 
 PLAIN_GRAY = """
@@ -104,7 +105,7 @@ class PlainGray(Backend):
 def test_a_backend_is_one_file_and_says_when_auto_takes_it(add_part: Callable[..., None]) -> None:
     usual = resolve_backend("auto")
     add_part(backends, "plain_gray", PLAIN_GRAY)
-    assert "plain_gray" in backend_names()
+    assert "plain_gray" in parts.names(backends)
     assert resolve_backend("auto", on_cuda=True).name == "plain_gray"
     assert resolve_backend("auto") == usual
     with pytest.raises(ConfigError, match="read by the ffcv backend, not by 'plain_gray'"):

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.core import parts
 from pipeline.core.rng import Stream, counters, derive_seed, philox
+from pipeline.data import policies
 from pipeline.data.order import permutation
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policy import get_policy, policy_names
+from pipeline.data.policy import get_policy
 
 FILE = Path(__file__).with_name("plan_numbers.json")
 WHAT_IT_MEANS = (
@@ -61,7 +63,7 @@ def record_all() -> dict[str, Any]:
         "plan_version": PLAN_VERSION,
         "words": record_words(),
         "orders": {f"{seed}/{epoch}": record_order(seed, epoch) for seed, epoch in ((0, 0), (0, 1), (42, 299))},
-        "plans": {name: record_plan(name) for name in policy_names()},
+        "plans": {name: record_plan(name) for name in parts.names(policies)},
     }
 
 
@@ -86,7 +88,7 @@ def test_orders(seed: int, epoch: int, frozen: dict[str, Any]) -> None:
     assert record_order(seed, epoch) == frozen["orders"][f"{seed}/{epoch}"], WHAT_IT_MEANS
 
 
-@pytest.mark.parametrize("name", policy_names())
+@pytest.mark.parametrize("name", parts.names(policies))
 def test_plans(name: str, frozen: dict[str, Any]) -> None:
     assert name in frozen["plans"], f"policy {name} is new: record its numbers: run {Path(__file__).name}"
     drawn, kept = record_plan(name), frozen["plans"][name]
@@ -95,7 +97,7 @@ def test_plans(name: str, frozen: dict[str, Any]) -> None:
 
 
 def test_no_recorded_policy_has_vanished(frozen: dict[str, Any]) -> None:
-    assert sorted(frozen["plans"]) == policy_names(), WHAT_IT_MEANS
+    assert sorted(frozen["plans"]) == parts.names(policies), WHAT_IT_MEANS
 
 
 if __name__ == "__main__":

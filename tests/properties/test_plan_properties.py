@@ -1,12 +1,13 @@
 """Plans of any policy, image size, id, view and seed."""
 
+import struct
 import zlib
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.plan import Plan, crc32_rows
+from pipeline.data.plan import Plan
 from pipeline.data.policies._shared.centre_crop import CentreCrop
 from pipeline.data.policies._shared.random_resized_crop import RandomResizedCrop
 from pipeline.data.policy import Policy, from_json
@@ -53,7 +54,10 @@ def test_json_there_and_back(policy: Policy) -> None:
     assert from_json(policy.to_json()) == policy
 
 
-@given(rows=st.integers(0, 40).flatmap(lambda k: st.lists(st.binary(min_size=k, max_size=k), min_size=1, max_size=8)))
-def test_row_checksums_are_zlibs(rows: list[bytes]) -> None:
-    table = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
-    assert crc32_rows(table).tolist() == [zlib.crc32(row) for row in rows]
+@given(policy=POLICIES, seed=SEEDS, samples=SAMPLES)
+def test_row_checksums_are_zlibs_of_id_view_box_and_flip(
+    policy: Policy, seed: int, samples: list[tuple[int, int, int, int]]
+) -> None:
+    rows = Plan(policy, seed).rows(*np.array(samples, np.int64).T)
+    each = zip(rows.ids, rows.views, rows.boxes, rows.flips, strict=True)
+    assert rows.crc().tolist() == [zlib.crc32(struct.pack("<qq4iB", *one[:2], *one[2], one[3])) for one in each]

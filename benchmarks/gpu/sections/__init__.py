@@ -41,15 +41,10 @@ class Section:
         return parts
 
 
-def _found() -> tuple[Section, ...]:
+def _found() -> dict[str, Section]:
     names = parts.names(sys.modules[__name__])
     told = sorted((constant_of(f"{__name__}.{name}", "SECTION"), name) for name in names)
-    return tuple(Section(name, title, limit_s) for (_, title, limit_s), name in told)
+    return {name: Section(name, title, limit_s) for (_, title, limit_s), name in told}
 
 
 SECTIONS = _found()
-
-
-def section_called(name: str) -> Section:
-    """The section of this name."""
-    return next(section for section in SECTIONS if section.name == name)

@@ -53,11 +53,6 @@ def small_run(setting: Setting, out: Path, *, deterministic: bool, steps: int) -
     )
 
 
-def with_steps(config: RunConfig, steps: int) -> RunConfig:
-    """The same run, to another last step."""
-    return replace(config, optimisation=replace(config.optimisation, max_steps=steps))
-
-
 def verdict(half: Tensors, straight: Tensors, restarted: Tensors, *, promised: bool) -> Outcome:
     """Of three states: at the restart, and at both ends."""
     names = differing(straight, restarted)
@@ -73,11 +68,9 @@ def _restart(setting: Setting, *, deterministic: bool) -> Outcome:
     steps = setting.pick(20, 8, 4)
     folder = setting.work / ("fixed" if deterministic else "free")
     folder.mkdir()
-    straight, restarted = (
-        small_run(setting, folder / name, deterministic=deterministic, steps=steps)
-        for name in ("straight", "restarted")
-    )
-    run_all([Job(straight), Job(with_steps(restarted, steps // 2))], _LIMIT_S)
+    run = partial(small_run, setting, deterministic=deterministic)
+    straight, restarted = (run(folder / name, steps=steps) for name in ("straight", "restarted"))
+    run_all([Job(straight), Job(run(restarted.files.out, steps=steps // 2))], _LIMIT_S)
     half = state_of(restarted.files.out)
     run_all([Job(restarted)], _LIMIT_S)
     outcome = verdict(half, state_of(straight.files.out), state_of(restarted.files.out), promised=deterministic)

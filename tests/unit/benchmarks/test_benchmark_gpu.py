@@ -31,7 +31,7 @@ from benchmarks.gpu.findings import (
 )
 from benchmarks.gpu.jobs import differing
 from benchmarks.gpu.processes import Waiting
-from benchmarks.gpu.sections import FULL_S, SECTIONS, Section, losses, section_called
+from benchmarks.gpu.sections import FULL_S, SECTIONS, Section, losses
 from benchmarks.gpu.sections.hand_over import compared
 from benchmarks.gpu.sections.precision import divergence_of
 from benchmarks.gpu.sections.restart import verdict
@@ -41,7 +41,7 @@ from benchmarks.gpu.workloads import WORKLOADS, config_of
 from pipeline.config import RunConfig, check_config
 from pipeline.core.errors import RefluxError
 
-STACK = section_called("stack")
+STACK = SECTIONS["stack"]
 
 
 @pytest.fixture
@@ -184,14 +184,14 @@ def test_a_process_that_was_not_needed_ends_without_a_result(setting: Setting) -
 def test_past_the_deadline_sections_are_listed_and_not_run(
     setting: Setting, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = run_suite(SECTIONS, setting, 0.0)
-    assert [result.section for result in results] == list(SECTIONS)
+    results = run_suite(list(SECTIONS.values()), setting, 0.0)
+    assert [result.section for result in results] == list(SECTIONS.values())
     assert {outcome.text for result in results for outcome in result.outcomes.values()} == {"no time left"}
     assert len(capsys.readouterr().out.splitlines()) == len(SECTIONS)
 
 
 def test_the_checks_come_before_the_times_and_fit_in_eight_minutes() -> None:
-    names = [section.name for section in SECTIONS]
+    names = list(SECTIONS)
     assert names.index("steps") > max(names.index(name) for name in ("losses", "waits", "hand_over", "restart"))
     assert FULL_S + suite._GRACE_S <= 480
     assert names == [
@@ -203,7 +203,7 @@ def test_the_checks_come_before_the_times_and_fit_in_eight_minutes() -> None:
 def test_every_section_is_imported_without_tyro() -> None:
     """The machine with a GPU may have torch and little else."""
     lines = ["import sys", "sys.modules['tyro'] = None", "import benchmarks.gpu.suite, benchmarks.gpu.train"]
-    lines += ["from benchmarks.gpu.sections import SECTIONS", "for section in SECTIONS: section.load()"]
+    lines += ["from benchmarks.gpu.sections import SECTIONS", "for section in SECTIONS.values(): section.load()"]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=120)
 
 
@@ -242,11 +242,11 @@ def test_what_is_unproven_is_no_failure() -> None:
 
 
 def test_a_row_for_each_part_in_order() -> None:
-    first, shown = Result(SECTIONS[0], {"a": check(True, "[x]"), "b": check(False, "y")}), io.StringIO()
+    first, shown = Result(STACK, {"a": check(True, "[x]"), "b": check(False, "y")}), io.StringIO()
     Console(width=120, file=shown).print(table_of("title", [first]))
     rows = [line for line in shown.getvalue().splitlines() if "passed" in line or "failed" in line]
     assert len(rows) == 2
-    assert SECTIONS[0].title in rows[0]
+    assert STACK.title in rows[0]
     assert "[x]" in rows[0]
 
 
@@ -315,7 +315,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Setting:
 
 
 def outcomes(name: str, setting: Setting) -> dict[str, Outcome]:
-    return {part.name: run_part(part) for part in section_called(name).parts(setting)}
+    return {part.name: run_part(part) for part in SECTIONS[name].parts(setting)}
 
 
 def test_fused_losses_keep_their_bounds(shared: Setting) -> None:
@@ -342,6 +342,6 @@ def test_sections_run_to_their_end_at_toy_sizes(name: str, shared: Setting) -> N
 
 
 def test_a_restarted_run_is_the_same_run(shared: Setting) -> None:
-    promised, *_ = section_called("restart").parts(shared)
+    promised, *_ = SECTIONS["restart"].parts(shared)
     outcome = run_part(promised)
     assert outcome.verdict == "passed", outcome.text

@@ -10,7 +10,7 @@ import pytest
 
 import benchmarks
 from benchmarks.__main__ import main
-from benchmarks._shared.benchmark import Benchmark, benchmark_in
+from benchmarks._shared.benchmark import Benchmark
 from benchmarks.codecs import Codecs
 from benchmarks.epoch import Epoch
 from benchmarks.kernels import Kernels
@@ -86,7 +86,7 @@ def test_a_new_benchmark_costs_one_file(run: Callable[..., tuple[object, str, st
 def test_every_part_is_a_benchmark_and_is_listed(run: Callable[..., tuple[object, str, str]]) -> None:
     names = parts.names(benchmarks)
     assert names == ["codecs", "epoch", "gpu", "kernels", "loader", "precompute", "step", "store"]
-    kinds = [benchmark_in(parts.load(benchmarks, "benchmark", name, known=names)) for name in names]
+    kinds = [parts.class_of(parts.load(benchmarks, "benchmark", name), Benchmark) for name in names]
     assert [kind.__name__.lower() for kind in kinds] == names
     lines = run("--help")[1].splitlines()
     assert [line.split()[0] for line in lines if line.startswith("  ")] == names

@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 import test_plan
 
+from pipeline.core import parts
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data import policies
 from pipeline.data.policies._shared.centre_crop import CentreCrop
 from pipeline.data.policies._shared.random_resized_crop import RandomResizedCrop, log_uniform, ratio_table
-from pipeline.data.policy import from_json, get_policy, policy_names
+from pipeline.data.policy import from_json, get_policy
 
 
 def test_the_named_policies() -> None:
-    assert policy_names() == ["demo_train", "imagenet_dali_simkd", "imagenet_eval", "imagenet_train"]
+    assert parts.names(policies) == ["demo_train", "imagenet_dali_simkd", "imagenet_eval", "imagenet_train"]
 
 
-@pytest.mark.parametrize("name", policy_names())
+@pytest.mark.parametrize("name", parts.names(policies))
 def test_json_there_and_back(name: str) -> None:
     policy = get_policy(name)
     assert from_json(json.loads(json.dumps(policy.to_json()))) == policy
@@ -67,7 +68,7 @@ def test_a_policy_and_its_kind_are_one_file(add_part: Callable[..., None]) -> No
     with pytest.raises(DataError, match="'corner'"):
         from_json({"kind": "corner", "share": [0.5, 0.25]})
     add_part(policies, "corner", CORNER)
-    assert "corner" in policy_names()
+    assert "corner" in parts.names(policies)
     test_json_there_and_back("corner")
     test_plan.test_a_row_does_not_depend_on_its_batch("corner")
     test_plan.test_boxes_lie_inside_their_images("corner")

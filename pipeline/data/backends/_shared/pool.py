@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 import torch
@@ -27,34 +28,23 @@ def stream_in_pool(
         decode: fills (b, R, R, 3) uint8 with the pixels of b rows, in a thread of the pool; returns the ids that it
             replaced by gray. Neighbouring rows of one id come in one call, to be decoded once.
     """
-    waiting: deque[_Work] = deque()
+    waiting: deque[tuple[torch.Tensor, list[Future[list[int]]]]] = deque()
     try:
         for rows in requests:
-            waiting.append(_Work(rows, pool, options, decode))
+            images = empty_images(len(rows), options)
+            tasks = [pool.submit(decode, rows.part(part), images[part]) for part in task_slices(rows.ids)]
+            waiting.append((images, tasks))
             if len(waiting) > options.prefetch:
-                yield waiting.popleft().result()
+                yield _finished(*waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield _finished(*waiting.popleft())
     finally:
-        for work in waiting:
-            work.cancel()
-
-
-class _Work:
-    """A request in the pool."""
-
-    def __init__(self, rows: PlanRows, pool: ThreadPoolExecutor, options: BackendOptions, decode: Decode) -> None:
-        self._images = empty_images(len(rows), options)
-        self._tasks: list[Future[list[int]]] = [
-            pool.submit(decode, rows.part(part), self._images[part]) for part in task_slices(rows.ids)
-        ]
-
-    def result(self) -> Pixels:
-        return Pixels(self._images, tuple(sample_id for task in self._tasks for sample_id in task.result()))
-
-    def cancel(self) -> None:
-        for task in self._tasks:
+        for task in chain.from_iterable(tasks for _, tasks in waiting):
             task.cancel()
+
+
+def _finished(images: torch.Tensor, tasks: list[Future[list[int]]]) -> Pixels:
+    return Pixels(images, tuple(chain.from_iterable(task.result() for task in tasks)))
 
 
 def task_slices(ids: np.ndarray) -> list[slice]:
