@@ -8,7 +8,7 @@ Several views of a JPEG copy that come one after the other are cut out of one de
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from pipeline.core.errors import BadImageError, ConfigError, DataError
-from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Source
-from pipeline.data.backends._shared.pool import stream_in_pool
+from pipeline.data.backend import GRAY, BackendOptions, Source
+from pipeline.data.backends._shared.pool import PooledBackend
 from pipeline.data.beton import JPEG, Beton, availability, ffcv_module, open_beton, read_beton_index
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
@@ -27,7 +27,7 @@ from pipeline.data.plan import PlanRows
 _ROUNDS = 100
 
 
-class FfcvBackend(Backend):
+class FfcvBackend(PooledBackend):
     """See the module's docstring. The first one of a process compiles the loop, about 1 s."""
 
     reads = "beton"
@@ -47,23 +47,10 @@ class FfcvBackend(Backend):
         """See `Backend`."""
         return availability()
 
-    @classmethod
-    def preference(cls, on_cuda: bool) -> int:
-        """1: the one that reads a .beton."""
-        return 1
-
-    def stream(self, requests: Iterable[PlanRows]) -> Generator[Pixels, None, None]:
-        """See `Backend`."""
-        return stream_in_pool(requests, pool=self._pool, options=self._options, decode=self._decode)
-
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
         decode = "full, fast DCT" if self._beton.recipe.encoding == "jpeg" else None
         return {"backend": self.name, "decode": decode, "resize": "area", "copy": asdict(self._beton.recipe)}
-
-    def close(self) -> None:
-        """See `Backend`."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _make_frame(self) -> None:
         beton = self._beton

@@ -4,7 +4,6 @@ Both release the GIL, so threads scale like processes without their start-up, co
 Several views of an image that come one after the other are cut out of one decoded image.
 """
 
-from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ import torch
 from torch.nn.functional import interpolate
 
 from pipeline.core.errors import BadImageError
-from pipeline.data.backend import GRAY, Backend, BackendOptions, Pixels, Source
-from pipeline.data.backends._shared.pool import stream_in_pool
+from pipeline.data.backend import GRAY, BackendOptions, Source
+from pipeline.data.backends._shared.pool import PooledBackend
 from pipeline.data.decode import ImageRefusedError, decode_rgb
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
 
 
-class TorchvisionBackend(Backend):
+class TorchvisionBackend(PooledBackend):
     """See the module's docstring."""
 
     reads = "files"
@@ -29,15 +28,6 @@ class TorchvisionBackend(Backend):
     def __init__(self, source: Source, options: BackendOptions) -> None:
         self._index, self._options = source.index, options
         self._pool = ThreadPoolExecutor(options.num_threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
-
-    @classmethod
-    def preference(cls, on_cuda: bool) -> int:
-        """1: where nothing faster fits."""
-        return 1
-
-    def stream(self, requests: Iterable[PlanRows]) -> Generator[Pixels, None, None]:
-        """See `Backend`."""
-        return stream_in_pool(requests, pool=self._pool, options=self._options, decode=self._decode)
 
     def pixel_recipe(self) -> dict[str, Any]:
         """See `Backend`."""
@@ -48,10 +38,6 @@ class TorchvisionBackend(Backend):
             "resize": "bilinear, antialias, uint8",
             "copy": None,
         }
-
-    def close(self) -> None:
-        """See `Backend`."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _decode(self, rows: PlanRows, images: torch.Tensor) -> list[int]:
         replaced, last_id, image = [], -1, None
