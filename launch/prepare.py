@@ -23,6 +23,7 @@ from rich.table import Table
 
 from pipeline.core.command import progress, run_command
 from pipeline.core.errors import ConfigError, DataError
+from pipeline.core.ranges import ABOVE_0
 from pipeline.data.demo_images import DemoSpec, write_demo
 from pipeline.data.index import Index, check_same_classes, load_index
 from pipeline.data.scan import BadFile, OnBadFile, Verify, scan_folder
@@ -108,7 +109,12 @@ def ffcv(
         dry_run: Only say how large the file would be.
         force: Overwrite OUT.
     """
-    _check_ffcv_options(max_side, quality, num_workers)
+    from pipeline.data.beton import CopyRecipe  # torch takes seconds, and `--help` must not
+    from pipeline.data.beton_writer import write_beton
+
+    CopyRecipe(encoding, max_side, quality)  # refused before images are read
+    if num_workers is not None:
+        ABOVE_0.check("--num-workers", num_workers)
     if out.exists() and not (force or dry_run):
         raise ConfigError(f"{out} exists; name another --out, or overwrite it with --force")
     source = _one_index(data, folder, index, split)
@@ -118,8 +124,6 @@ def ffcv(
         console.print(f"{name} would hold {len(source):,} images in about {format_bytes(estimate)}")
         return
     check_writable(out.parent)
-    from pipeline.data.beton_writer import write_beton  # torch takes seconds, and `--help` must not
-
     console.print(f"writing {len(source):,} images, about {format_bytes(estimate)}, to {name}")
     started = time.monotonic()
     with progress("ffcv", "images") as on_progress:
@@ -244,15 +248,6 @@ def _show_index(scanned: dict[str, _Scanned], paths: dict[str, Path], new: list[
             console.print(f"left out of {split}: and {len(item.refused) - _SHOWN:,} more")
         state = "written" if split in new else "there already, identical"
         console.print(f"{escape(str(paths[split]))}: {state}")
-
-
-def _check_ffcv_options(max_side: int, quality: int, num_workers: int | None) -> None:
-    if max_side < 1:
-        raise ConfigError(f"--max-side must be at least 1 pixel, got {max_side}")
-    if not 1 <= quality <= 100:
-        raise ConfigError(f"--quality must lie in 1..100, got {quality}")
-    if num_workers is not None and num_workers < 1:
-        raise ConfigError(f"--num-workers must be at least 1, got {num_workers}")
 
 
 def _one_index(data: Path | None, folder: Path | None, index: Path | None, split: Split) -> Index:

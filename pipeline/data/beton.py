@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from pipeline.core.errors import DataError, MissingPackageError
+from pipeline.core.ranges import Range
 from pipeline.data.index import Index, without_files
 
 BETON_VERSION = 1
@@ -56,6 +57,10 @@ class CopyRecipe:
     encoding: Encoding
     max_side: int
     quality: int
+
+    def __post_init__(self) -> None:
+        Range(least=16, most=65500).check("--max-side", self.max_side)  # JPEG ends there
+        Range(least=1, most=100).check("--quality", self.quality)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.core.atomic import publish
 from pipeline.core.cpu import usable_cpus
-from pipeline.core.errors import BadImageError, ConfigError, DataError
+from pipeline.core.errors import BadImageError, DataError
 from pipeline.data.backends.torchvision import read_rgb
 from pipeline.data.beton import (
     COLUMNS,
@@ -63,7 +63,7 @@ def write_beton(
         ConfigError: a bad `max_side` or `quality`; FFCV missing.
         DataError: `path` exists; images that cannot be decoded (all of them named); no space.
     """
-    recipe = _checked_recipe(CopyRecipe(encoding, max_side, quality))
+    recipe = CopyRecipe(encoding, max_side, quality)
     if path.exists() and not overwrite:
         raise DataError(f"{path} exists and nothing is overwritten: remove it, or choose another name")
     ffcv_module("writer")
@@ -94,14 +94,6 @@ class _Copy:
     width: int
     height: int
     data: np.ndarray
-
-
-def _checked_recipe(recipe: CopyRecipe) -> CopyRecipe:
-    if not 16 <= recipe.max_side <= 65500:  # JPEG ends there
-        raise ConfigError(f"--max-side must lie in 16..65500 pixels, got {recipe.max_side}")
-    if not 1 <= recipe.quality <= 100:
-        raise ConfigError(f"--quality must lie in 1..100, got {recipe.quality}")
-    return recipe
 
 
 def _copies(index: Index, recipe: CopyRecipe, num_workers: int) -> Iterator[_Copy | BadFile]:

@@ -120,9 +120,9 @@ PREPARE: list[Row] = [
     ("a file in the index's place", "index --data DATA", 1, ["val.index.h5 exists and differs"]),
     ("", "ffcv --out NEW", 2, ["exactly one of --data, --folder and --index; got none"]),
     ("", "ffcv --out NEW --data a --index b", 2, ["got --data, --index"]),
-    ("", "ffcv --out NEW --folder a --max-side 0", 2, ["--max-side must be at least 1 pixel, got 0"]),
-    ("", "ffcv --out NEW --folder a --quality 101", 2, ["--quality must lie in 1..100, got 101"]),
-    ("", "ffcv --out NEW --folder a --num-workers 0", 2, ["--num-workers must be at least 1, got 0"]),
+    ("", "ffcv --out NEW --folder a --max-side 0", 2, ["--max-side must be 16 or more and 65500 or less, got 0"]),
+    ("", "ffcv --out NEW --folder a --quality 101", 2, ["--quality must be 1 or more and 100 or less, got 101"]),
+    ("", "ffcv --out NEW --folder a --num-workers 0", 2, ["--num-workers must be above 0, got 0"]),
     ("", "ffcv --out MINE --data DATA", 2, ["--force"]),
 ]
 

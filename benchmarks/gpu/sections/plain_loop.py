@@ -25,14 +25,11 @@ SECTION = (10, "our step beside a plain loop", 60)
 
 def parts(setting: Setting) -> list[Part]:
     """Our vanilla step over the plain loop at each batch; DALI's images/s."""
+    batches: tuple[int, ...] = setting.pick((32, 256), (32,), (8,))
     return [
-        *(Part(f"{batch} images", partial(_beside, batch, setting)) for batch in _batches(setting)),
+        *(Part(f"{batch} images", partial(_beside, batch, setting)) for batch in batches),
         *needs_cuda(setting, [Part("DALI's own pipeline, on the GPU", partial(_dali, setting))]),
     ]
-
-
-def _batches(setting: Setting) -> tuple[int, ...]:
-    return setting.pick((32, 256), (32,), (8,))
 
 
 def _beside(batch: int, setting: Setting) -> Outcome:

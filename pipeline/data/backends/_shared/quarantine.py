@@ -44,13 +44,9 @@ class Examiner:
         self._pool = ThreadPoolExecutor(num_threads, "stat")  # on a network each size is a round trip
         self._changed_but_good: set[int] = set()
 
-    def paths(self, ids: np.ndarray) -> list[bytes]:
-        """Absolute paths."""
-        return [self._root + name for name in self._index.names_of(ids)]
-
     def examine(self, rows: PlanRows) -> Examined:
         """Sort the rows into those for a decoder and those that cannot be read. About 2 us a row."""
-        paths = self.paths(rows.ids)
+        paths = [self._root + name for name in self._index.names_of(rows.ids)]
         parts = [paths[first : first + _FILES_PER_TASK] for first in range(0, len(paths), _FILES_PER_TASK)]
         sizes = np.concatenate(list(self._pool.map(_sizes_of, parts)))
         expected = self._index.sizes[self._index.rows_of(rows.ids)]
