@@ -13,6 +13,7 @@ from pipeline.core.cpu import decoder_threads
 
 Verdict = Literal["passed", "failed", "measured", "unproven"]
 Size = Literal["full", "quick", "toy"]
+_MODELS = ("resnet18", "resnet34@random")
 NO_TIME = "no time left"
 _T = TypeVar("_T")
 _TRACEBACK_CHARS = 4000
@@ -43,6 +44,16 @@ class Setting:
     def threads(self) -> int:
         """Decoder threads, as a run of one rank has them."""
         return decoder_threads(1, launching=self.on_cuda)
+
+    @property
+    def models(self) -> tuple[str, str]:
+        """Student and teacher."""
+        return self.pick(_MODELS, _MODELS, ("demo_student", "demo_teacher@random"))
+
+    @property
+    def side(self) -> int:
+        """Of their images, in pixels."""
+        return self.pick(224, 224, 64)
 
     def pick(self, full: _T, quick: _T, toy: _T) -> _T:
         """What belongs to the size."""

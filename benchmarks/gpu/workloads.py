@@ -54,16 +54,15 @@ def config_of(
     name: str, setting: Setting, *, batch: int, graphs: Graphs = "off", deterministic: bool = False
 ) -> RunConfig:
     """The run of a workload, with the precisions that CUDA's defaults are."""
-    work, toy = WORKLOADS[name], setting.size == "toy"
-    student, teacher = ("demo_student", "demo_teacher@random") if toy else ("resnet18", "resnet34@random")
+    work, (student, teacher) = WORKLOADS[name], setting.models
     return RunConfig(
         recipe="gpu",
         student=student,
         teacher=None if work.method == "supervised" else teacher,
         method=work.method,
-        method_args=_TOY_ARGUMENTS.get(work.method, {}) if toy else {},
+        method_args=_TOY_ARGUMENTS.get(work.method, {}) if setting.size == "toy" else {},
         files=Files(out=setting.work / "run", store=setting.work / "store" if work.stored else None),
-        views=Views(resolution=64 if toy else 224, policy=POLICY, num_views=1),
+        views=Views(resolution=setting.side, policy=POLICY, num_views=1),
         teaching=Teaching(teacher_source="stored" if work.stored else "auto"),
         optimisation=Optimisation(epochs=10_000, batch=batch, lr=1e-4, schedule="constant"),
         numerics=Numerics(cuda_graphs=graphs, deterministic=deterministic),
@@ -83,16 +82,15 @@ def fill_store(setting: Setting) -> Path:
 
     It runs in a process of its own, since it sets the whole process to deterministic kernels.
     """
-    store, toy = setting.work / "store", setting.size == "toy"
-    filled = setting.work / "store-is-filled"
+    store, filled = setting.work / "store", setting.work / "store-is-filled"
     if filled.exists():
         return store
     job = PrecomputeConfig(
-        teacher="demo_teacher@random" if toy else "resnet34@random",
+        teacher=setting.models[1],
         store=store,
-        pixels=Pixels(POLICY, resolution=64 if toy else 224),
+        pixels=Pixels(POLICY, resolution=setting.side),
         reading=_running("KD stored", setting),
-        batch=16 if toy else 256,
+        batch=setting.pick(256, 256, 16),
         device="cuda" if setting.on_cuda else "cpu",
     )
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:

@@ -41,7 +41,6 @@ _MAKE = "Make one with: python launch/prepare.py ffcv --data DIR --out FILE.beto
 _MAGIC = b"RFLXBETN"
 _FOOTER = struct.Struct("<8sII")  # magic, bytes of JSON before the footer, their CRC-32
 _ALLOCATION_BYTES = 24
-_CRC_BLOCK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -190,10 +189,7 @@ def _read_block(path: Path) -> dict[str, Any]:
 
 def _read_header(path: Path, file: BinaryIO, size_bytes: int) -> tuple[int, int]:
     """(number of samples, place of the allocation table) of anything that FFCV would open."""
-    header = file.read(HEADER.size)
-    version, num_fields, page_bytes, num_samples, table_at = (
-        HEADER.unpack(header) if len(header) == HEADER.size else (0, 0, 0, 0, 0)
-    )
+    version, num_fields, page_bytes, num_samples, table_at = _read_struct(file, HEADER)
     if version != FFCV_VERSION or not num_fields or page_bytes < 1 << 21 or page_bytes & (page_bytes - 1):
         raise DataError(f"{path} is not a .beton file of FFCV (version {FFCV_VERSION}).\n{_MAKE}")
     if not table_at or table_at > size_bytes:
@@ -203,8 +199,7 @@ def _read_header(path: Path, file: BinaryIO, size_bytes: int) -> tuple[int, int]
 
 def _parse_block(path: Path, file: BinaryIO, table_at: int) -> dict[str, Any]:
     file.seek(max(HEADER.size, table_at - _FOOTER.size))
-    footer = file.read(_FOOTER.size)
-    magic, num_bytes, crc = _FOOTER.unpack(footer) if len(footer) == _FOOTER.size else (b"", 0, 0)
+    magic, num_bytes, crc = _read_struct(file, _FOOTER)
     if magic != _MAGIC:
         raise DataError(
             f"{path} is an FFCV file without Reflux's block of sample ids, classes and fingerprint: another program "
@@ -223,12 +218,15 @@ def _parse_block(path: Path, file: BinaryIO, table_at: int) -> dict[str, Any]:
     return block
 
 
+def _read_struct(file: BinaryIO, struct_: struct.Struct) -> tuple[Any, ...]:
+    """What stands there; zeros where the file has ended."""
+    return struct_.unpack(file.read(struct_.size).ljust(struct_.size, b"\0"))
+
+
 def _crc_of_records(file: BinaryIO, head_bytes: int, table_at: int) -> int:
     file.seek(0)
-    header = HEADER.unpack(file.read(HEADER.size))
-    crc, left = zlib.crc32(HEADER.pack(*header[:-1], 0)), head_bytes - HEADER.size
-    while left > 0 and (part := file.read(min(left, _CRC_BLOCK_BYTES))):
-        crc, left = zlib.crc32(part, crc), left - len(part)
+    header = HEADER.pack(*_read_struct(file, HEADER)[:-1], 0)
+    crc = zlib.crc32(file.read(head_bytes - HEADER.size), zlib.crc32(header))
     file.seek(table_at)
     return zlib.crc32(file.read(), crc)
 

@@ -29,15 +29,14 @@ def parts(setting: Setting) -> list[Part]:
 
 def small_run(setting: Setting, out: Path, *, deterministic: bool, steps: int) -> RunConfig:
     """KD of ResNet-34 to ResNet-18 on small synthetic images, in CUDA's default precisions."""
-    toy = setting.size == "toy"
-    batch = 8 if toy else 64
+    batch, (student, teacher) = setting.pick(64, 64, 8), setting.models
     return RunConfig(
         recipe="gpu",
-        student="demo_student" if toy else "resnet18",
-        teacher="demo_teacher@random" if toy else "resnet34@random",
+        student=student,
+        teacher=teacher,
         method="kd",
         files=Files(out=out),
-        views=Views(resolution=32 if toy else 64, policy="demo_train"),
+        views=Views(resolution=setting.pick(64, 64, 32), policy="demo_train"),
         optimisation=Optimisation(epochs=1000, batch=batch, lr=1e-3, schedule="constant", max_steps=steps),
         numerics=Numerics(deterministic=deterministic),
         running=Running(
