@@ -2,13 +2,12 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.gpu.processes import end_tree, last_line
+from benchmarks.gpu.processes import end_tree, last_line, start_python
 from pipeline.config import RunConfig
 from pipeline.core.errors import RefluxError
 from pipeline.jobs.checkpoint import find_latest
@@ -30,13 +29,7 @@ class Job:
         written = run.with_name(f"{run.name}.json")
         written.write_text(json.dumps(config.to_json()))
         launcher = (*_TORCHRUN, f"--nproc_per_node={ranks}") if ranks > 1 else ()
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, *launcher, "-m", "benchmarks.gpu.train", str(written)],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
+        self._process = start_python([*launcher, "-m", "benchmarks.gpu.train", str(written)], self._log)
 
     @property
     def runs(self) -> bool:

@@ -19,11 +19,7 @@ class Waiting:
     """
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        with log.open("wb") as output:
-            command = [sys.executable, *arguments]
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, text=True
-            )
+        self._process = start_python(arguments, log, stdin=subprocess.PIPE)
 
     def run(self, line: str, limit_s: float) -> int | None:
         """Give it the line; its exit code, or None where it was killed at its limit."""
@@ -43,6 +39,14 @@ class Waiting:
         end_tree(self._process)
         with suppress(BrokenPipeError):
             self._process.communicate()
+
+
+def start_python(arguments: Sequence[str], log: Path, *, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[str]":
+    """Python with these arguments; what it prints is appended to `log`."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, *arguments], stdin=stdin, stdout=output, stderr=subprocess.STDOUT, text=True
+        )
 
 
 def end_tree(process: "subprocess.Popen[Any]") -> None:
