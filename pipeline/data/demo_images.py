@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from pipeline.core.cpu import map_spawned
 from pipeline.core.errors import DataError
-from pipeline.core.ranges import ABOVE_0
 from pipeline.core.rng import Stream, check_seed, derive_seed
 
 MARKER = "demo.json"
@@ -41,8 +40,9 @@ class DemoSpec:
 
     def __post_init__(self) -> None:
         check_seed("seed", self.seed)
-        ABOVE_0.check("--train-per-class", self.train_per_class)
-        ABOVE_0.check("--val-per-class", self.val_per_class)
+        for name in ("train_per_class", "val_per_class"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 def write_demo(out: Path, spec: DemoSpec, on_progress: Callable[[int, int], None] | None = None) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.core.rng import check_seed
 from pipeline.data.policy import Policy
 
+_ROW = np.dtype([("id", "<i8"), ("view", "<i8"), ("box", "<i4", 4), ("flip", "u1")])  # what a checksum is of
 PLAN_VERSION = 1  # raise it when any drawn number changes: stores of another version are refused
 
 
@@ -42,14 +43,9 @@ class PlanRows:
 
     def crc(self) -> np.ndarray:
         """(B,) uint32: each row's CRC-32 over id and view (int64), box (4 int32), flip (a byte), little-endian."""
-        columns = (
-            self.ids.astype("<i8")[:, None].view(np.uint8),
-            self.views.astype("<i8")[:, None].view(np.uint8),
-            np.ascontiguousarray(self.boxes.astype("<i4")).view(np.uint8),
-            self.flips.astype(np.uint8)[:, None],
-        )
-        rows = np.concatenate(columns, axis=1)
-        return np.fromiter(map(zlib.crc32, rows), np.uint32, len(rows))
+        rows = np.empty(len(self), _ROW)
+        rows["id"], rows["view"], rows["box"], rows["flip"] = self.ids, self.views, self.boxes, self.flips
+        return np.fromiter((zlib.crc32(row.tobytes()) for row in rows), np.uint32, len(rows))
 
 
 @dataclass(frozen=True)

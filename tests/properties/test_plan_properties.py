@@ -60,4 +60,4 @@ def test_row_checksums_are_zlibs_of_id_view_box_and_flip(
 ) -> None:
     rows = Plan(policy, seed).rows(*np.array(samples, np.int64).T)
     each = zip(rows.ids, rows.views, rows.boxes, rows.flips, strict=True)
-    assert rows.crc().tolist() == [zlib.crc32(struct.pack("<qq4iB", *one[:2], *one[2], one[3])) for one in each]
+    assert rows.crc().tolist() == [zlib.crc32(struct.pack("<qq4i?", *one[:2], *one[2], one[3])) for one in each]
