@@ -1,6 +1,7 @@
 """Before the first shard: measure the teacher, begin the store or join it."""
 
 from dataclasses import asdict, replace
+from typing import Any
 
 from pipeline.core.errors import StoreError
 from pipeline.jobs.signals import StopRequest
@@ -44,14 +45,12 @@ def begin_store(setting: Setting, stop: StopRequest) -> tuple[Setting, Measured]
             say(f"the teacher's top-1 is not measured: {reason}", enabled=world.is_main)
     _say_top1(setting, measured)
     check_top1(setting.config, measured.percent)
-    told: list[object] = [None]
 
-    def begin() -> None:
+    def begin() -> tuple[str, dict[str, Any]]:
         probed = _probe(setting, measured)
-        told[0] = [_create(setting, probed).to_text(), probed.to_json()]
+        return _create(setting, probed).to_text(), probed.to_json()
 
-    world.main_first(begin)
-    text, probed = world.gather(told[0])[0]
+    text, probed = world.main_first(begin)
     manifest = Manifest.from_text(text, "the store's manifest")
     return replace(setting, manifest=manifest), Measured.from_json(probed)
 

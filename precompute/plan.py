@@ -33,9 +33,9 @@ def show_plan(config: PlanConfig) -> None:
     job = config.job
     check_config(job)
     check_numbers(config)
-    check_names(job)
+    policy = check_names(job)
     world = start_world(job.device, job.reading.threads)
-    with scratch_folder(world) as folder, open_setting(job, world, folder) as setting:
+    with scratch_folder(world) as folder, open_setting(job, policy, world, folder) as setting:
         speeds = measure_speeds(setting, config.probe_batches)
         if world.is_main:
             rows = len(job.all_views) * len(setting.source.index)

@@ -22,17 +22,15 @@ from stores.layout import ShardKey
 
 def find_work(setting: Setting) -> list[Unit]:
     """This job's missing units, as rank 0 sees the store; the same list on every rank."""
-    config, world = setting.config, setting.world
-    found: list[list[int]] = []
-    if world.is_main:
-        units = cut_units(
-            config.all_views,
-            num_rows=len(setting.source.index),
-            shard_rows=config.shard_rows,
-            views_per_decode=config.views_per_decode,
-        )
-        found = to_json(missing_units(take_part(units, parse_part(config.part)), check_store_named(config)))
-    return from_json(world.gather(found)[0])
+    config = setting.config
+    units = cut_units(
+        config.all_views,
+        num_rows=len(setting.source.index),
+        shard_rows=config.shard_rows,
+        views_per_decode=config.views_per_decode,
+    )
+    own, store = take_part(units, parse_part(config.part)), check_store_named(config)
+    return from_json(setting.world.main_first(lambda: to_json(missing_units(own, store))))
 
 
 def fill_units(setting: Setting, units: list[Unit], pulse: Pulse) -> None:
