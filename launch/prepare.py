@@ -14,12 +14,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from pipeline.core.command import progress, run_command
+from pipeline.core.command import format_bytes, print_table, progress, run_command
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.data.demo_images import DemoSpec, write_demo
 from pipeline.data.index import Index, check_same_classes, load_index
@@ -112,10 +110,10 @@ def ffcv(
     console = Console(soft_wrap=True)
     estimate = estimate_beton_bytes(source, encoding=encoding, max_side=max_side, quality=quality)
     if dry_run:
-        console.print(f"{escape(str(out))} would hold {len(source):,} images in about {format_bytes(estimate)}")
+        console.print(f"{escape(str(out))} would hold {len(source):,} images in about {format_bytes(estimate, 1)}")
         return
     check_writable(out.parent)
-    console.print(f"writing {len(source):,} images, about {format_bytes(estimate)}, to {escape(str(out))}")
+    console.print(f"writing {len(source):,} images, about {format_bytes(estimate, 1)}, to {escape(str(out))}")
     started = time.monotonic()
     with progress("ffcv", "images") as on_progress:
         _beton_writer()(
@@ -128,7 +126,7 @@ def ffcv(
             overwrite=force,
             on_progress=on_progress,
         )
-    console.print(f"{len(source):,} images, {format_bytes(out.stat().st_size)}, {time.monotonic() - started:.1f} s")
+    console.print(f"{len(source):,} images, {format_bytes(out.stat().st_size, 1)}, {time.monotonic() - started:.1f} s")
 
 
 def demo(out: Path, train_per_class: int = 300, val_per_class: int = 50, seed: int = 0) -> None:
@@ -194,15 +192,6 @@ def estimate_beton_bytes(index: Index, *, encoding: Literal["raw", "jpeg"], max_
     return int(np.where(scale < 1, smaller, index.sizes).sum())  # what is small enough stays as it is
 
 
-def format_bytes(size: float) -> str:
-    """12.3 MB and the like, in powers of 1,000."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.2f} TB"
-
-
 def _scan(
     split: str, folder: Path, bad: Literal["refuse", "skip"] = "refuse", verify: Literal["ends", "decode"] = "ends"
 ) -> _Scanned:
@@ -235,12 +224,8 @@ def _describe(index: Index) -> str:
 
 def _show_index(scanned: dict[str, _Scanned], paths: dict[str, Path], new: list[str]) -> None:
     console = Console(soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("split", "images", "classes", "median px", "bytes", "bad", "fingerprint", "seconds"):
-        table.add_column(name, no_wrap=True, justify="left" if name == "split" else "right")
-    for split, item in scanned.items():
-        table.add_row(split, *_table_cells(item))
-    console.print(table)
+    names = ("split", "images", "classes", "median px", "bytes", "bad", "fingerprint", "seconds")
+    print_table(names, [(split, *_table_cells(item)) for split, item in scanned.items()])
     for split, item in scanned.items():
         for refused in item.refused[:_SHOWN]:
             console.print(f"left out of {split}: {escape(refused.path)}: {escape(refused.reason)}")
@@ -257,7 +242,7 @@ def _table_cells(item: _Scanned) -> tuple[str, ...]:
         f"{len(index):,}",
         f"{len(index.classes):,}",
         f"{pixels:,.0f}",
-        format_bytes(float(index.sizes.sum())),
+        format_bytes(float(index.sizes.sum()), 1),
         f"{len(item.refused):,}",
         index.fingerprint[:12],
         f"{item.seconds:.1f}",

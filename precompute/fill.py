@@ -76,7 +76,8 @@ def fill(setting: Setting, job: Job) -> Outcome:
         fill_units(setting, own, pulse)
         pulse.leave(count_shards(missing_units(own, store)))
     totals = pulse.totals
-    show_end(totals, views=config.views, seconds=report.seconds, enabled=world.is_main and totals.rows > 0)
+    if world.is_main and totals.rows:
+        show_end(totals, views=config.views, seconds=report.seconds)
     if totals.left:
         return job_stopped(job, pulse.stop_name, left=f"{totals.left}")
     world.main_first(lambda: write_index(store, replace(setting.manifest, measured=measured)))

@@ -10,7 +10,6 @@ from pipeline.core.errors import StoreError
 from pipeline.teachers.recompute import recipe_of
 from precompute.audit import Audit, draw_rows
 from precompute.config import check_store_named
-from precompute.report import say
 from precompute.setting import Setting, describe_software
 from stores.reader import open_store
 
@@ -43,10 +42,7 @@ def _measure(setting: Setting, sides: str) -> None:
             f"the store's pixels were made by another decoder, and the teacher tells them apart:\n{sides}\n{figures}\n"
             "A store never mixes such pixels: begin another one with --store. This one may still be trained from."
         )
-    say(
-        f"pixels are made by another decoder than the store's; its rows allow to go on:\n{sides}\n{figures}",
-        enabled=True,
-    )
+    setting.say(f"pixels are made by another decoder than the store's; its rows allow to go on:\n{sides}\n{figures}")
 
 
 def _audit(setting: Setting, sides: str) -> Audit:

@@ -5,16 +5,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
+from pipeline.core.command import Lines, format_bytes, print_table
 from pipeline.core.errors import ConfigError
 from pipeline.core.fields import check_numbers
 from pipeline.devices.world import start_world, stop_world
 from pipeline.jobs.open import scratch_folder
 from precompute.config import PlanConfig, PrecomputeConfig, check_config
-from precompute.report import format_bytes, format_duration, say
+from precompute.report import format_duration
 from precompute.setting import Setting, check_names, open_setting
 from precompute.speed import Speeds, measure_speeds
 from precompute.units import find_work
@@ -41,7 +38,7 @@ def show_plan(config: PlanConfig) -> None:
             rows = len(job.all_views) * len(setting.source.index)
             _show_bytes(setting, rows)
             for line in cost_lines(job, rows=rows, images=len(setting.source.index), speeds=speeds, config=config):
-                say(line, enabled=True)
+                setting.say(line)
         left = sum(unit.num_rows for unit in find_work(setting)) if job.store is not None else None
     stop_world(world)
     if world.is_main and left is not None and job.store is not None:
@@ -84,20 +81,20 @@ def check_free(store: Path, num_bytes: int) -> None:
             f"the store does not fit: {format_bytes(num_bytes)} are still to be written, {there} has"
             f" {format_bytes(free)} free.\nName another --store, fewer --views, or a smaller codec with --keep."
         )
-    say(f"{format_bytes(num_bytes)} are still to be written, {there} has {format_bytes(free)} free", enabled=True)
+    left = f"{format_bytes(num_bytes)} are still to be written, {there} has {format_bytes(free)} free"
+    Lines(enabled=True).say(left)
 
 
 def _show_bytes(setting: Setting, rows: int) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("codec", "bytes a row", "a view", setting.config.views, "kept"):
-        table.add_column(name, justify="left" if name == "codec" else "right", no_wrap=True)
-    kept = {codec.id for codec in setting.codecs}
-    images = len(setting.source.index)
-    for codec in _all_codecs(setting):
-        size = codec.row_bytes + _BYTES_BESIDES
-        chosen = "yes" if codec.id in kept else ""
-        table.add_row(codec.id, f"{size:,}", format_bytes(size * images), format_bytes(size * rows), chosen)
-    Console().print(table)
+    kept, images = {codec.id for codec in setting.codecs}, len(setting.source.index)
+    sizes = {codec.id: codec.row_bytes + _BYTES_BESIDES for codec in _all_codecs(setting)}
+    print_table(
+        ("codec", "bytes a row", "a view", setting.config.views, "kept"),
+        [
+            (name, f"{size:,}", format_bytes(size * images), format_bytes(size * rows), "yes" if name in kept else "")
+            for name, size in sizes.items()
+        ],
+    )
 
 
 def _all_codecs(setting: Setting) -> list[Codec]:

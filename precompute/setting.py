@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pipeline.core.command import said_once
+from pipeline.core.command import Lines, said_once
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backend import BackendOptions, DaliDecoding, Source, check_backend, open_backend
 from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
@@ -69,6 +69,10 @@ class Setting:
     def keeps_embedding(self) -> bool:
         """Whether logits may have to be rebuilt from the store."""
         return any(codec.source == "embedding" for codec in self.codecs)
+
+    def say(self, text: str) -> None:
+        """One line for a person, from the main rank."""
+        Lines(enabled=self.world.is_main).say(text)
 
 
 def check_names(config: PrecomputeConfig) -> Policy:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pipeline.core.command import format_bytes
 from pipeline.core.errors import ConfigError, RefluxError, StoreError
 from pipeline.devices.world import World
 from pipeline.jobs.pulse import Pulse, Totals
@@ -20,7 +21,7 @@ from precompute.config import PlanConfig, PrecomputeConfig
 from precompute.endings import Pace, store_remedies
 from precompute.plan import check_free, cost_lines
 from precompute.probe import check_head, check_top1
-from precompute.report import format_bytes, format_duration
+from precompute.report import format_duration
 from precompute.speed import Speeds
 from precompute.store_folder import remove_old_leftovers
 from precompute.work import Unit
