@@ -57,7 +57,6 @@ class BackgroundWriter:
         on_written: Callable[[int, int, bool], None],
     ) -> None:
         self._store, self._manifest, self._codecs = store, manifest, codecs
-        self._fields = tuple(field for codec in codecs for field in codec.fields)
         self._made_with, self._on_written = made_with, on_written
         self._thread = ThreadPoolExecutor(1, "store-writer")
         self._waiting: deque[Future[None]] = deque()
@@ -106,7 +105,7 @@ class BackgroundWriter:
             columns |= codec.encode(piece.outputs[codec.source])
         key, ids = piece.key, piece.rows.ids
         if key not in self._open:
-            self._open[key] = ShardWriter(self._store, key, self._manifest, self._fields, made_with=self._made_with)
+            self._open[key] = ShardWriter(self._store, key, self._manifest, made_with=self._made_with)
         self._open[key].write(int(ids[0]) - key.start, columns)
         is_last = int(ids[-1]) == key.stop - 1
         if is_last:

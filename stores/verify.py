@@ -14,10 +14,9 @@ from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
 from stores.problems import OnProgress, Problem
 from stores.shard import ShardFile, check_shard, read_shard
-from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC, Place
+from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC, Place, payload_fields
 from stores.verify_index import check_head, check_index
 from stores.verify_tree import check_presence, check_tree
-from stores.virtual import payload_fields
 
 _BLOCK_BYTES = 1 << 24
 
@@ -73,7 +72,7 @@ def _check_shards(store: Path, manifest: Manifest, found: list[ShardKey], on_pro
 def _check_shard(path: Path, key: ShardKey, manifest: Manifest, fields: tuple[Field, ...]) -> Iterator[Problem]:
     try:
         shard = read_shard(path)
-        check_shard(shard, manifest, fields)
+        check_shard(shard, manifest)
         damaged, outside = _bad_rows(shard, fields, len(manifest.classes))
     except (StoreError, OSError) as error:
         yield Problem(path, str(error).removeprefix(f"{path}: ").removeprefix(f"{path} "), view=key.view)

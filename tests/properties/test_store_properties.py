@@ -52,10 +52,9 @@ def make_columns(codecs: tuple[Codec, ...], num_rows: int) -> dict[str, np.ndarr
 
 def write(store: Path, manifest: Manifest, codecs: tuple[Codec, ...], columns: dict[str, np.ndarray], cut: int) -> None:
     """One view, each shard in two pieces, the second one first."""
-    fields = tuple(field for codec in codecs for field in codec.fields)
     for key in shard_keys(0, manifest.num_rows, manifest.shard_rows):
         middle = min(key.start + cut, key.stop)
-        with ShardWriter(store, key, manifest, fields, made_with={}) as writer:
+        with ShardWriter(store, key, manifest, made_with={}) as writer:
             for start, stop in ((middle, key.stop), (key.start, middle)):
                 piece = {name: column[start:stop] for name, column in columns.items()}
                 writer.write(start - key.start, piece)
