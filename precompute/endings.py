@@ -12,7 +12,7 @@ from pipeline.jobs.pulse import Totals
 from pipeline.jobs.state import write_state
 from precompute.setting import Setting
 from precompute.work import Unit
-from precompute.writer import cannot_write
+from stores.index_file import cannot_write
 
 _GRACE_S = 20.0  # schedulers give about 30 s between their signal and SIGKILL
 

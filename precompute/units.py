@@ -15,7 +15,7 @@ from precompute.endings import Pace
 from precompute.going_on import made_with
 from precompute.requests import Feed
 from precompute.setting import Setting
-from precompute.work import Unit, cut_units, from_json, missing_units, take_part, to_json
+from precompute.work import Unit, cut_units, deal, from_json, missing_units, to_json
 from precompute.writer import BackgroundWriter, Piece
 from stores.layout import ShardKey
 
@@ -29,7 +29,8 @@ def find_work(setting: Setting) -> list[Unit]:
         shard_rows=config.shard_rows,
         views_per_decode=config.views_per_decode,
     )
-    own, store = take_part(units, parse_part(config.part)), check_store_named(config)
+    part, store = parse_part(config.part), check_store_named(config)
+    own = deal(units, part.number - 1, part.total)
     return from_json(setting.world.main_first(lambda: to_json(missing_units(own, store))))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.core.errors import StoreError
 from pipeline.data.plan import PlanRows
 from stores.codec import Codec
+from stores.index_file import cannot_write
 from stores.layout import ShardKey
 from stores.manifest import Manifest
 from stores.shard import ShardWriter
@@ -112,11 +113,3 @@ class BackgroundWriter:
             self._open[key].seal()
             del self._open[key]
         self._on_written(len(ids), sum(array.nbytes for array in columns.values()), is_last)
-
-
-def cannot_write(store: Path, error: OSError) -> StoreError:
-    """The error for a disk that is full, read-only or gone."""
-    return StoreError(
-        f"cannot write the store {store}: {error}.\n"
-        "Make room or give permission, and start the same command again; sealed shards stay and are not made again."
-    )

@@ -144,10 +144,17 @@ def writing(store: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: how h5py says that a file could not be closed
-        raise StoreError(
-            f"cannot write the store {store}: {_reason(error)}.\n"
-            "Make room or give permission, and run the same command again."
-        ) from error
+        raise cannot_write(store, error) from error
+
+
+def cannot_write(store: Path, error: OSError | RuntimeError) -> StoreError:
+    """The error for a disk that is full, read-only or gone."""
+    name = getattr(error, "filename", None)
+    where = f"  file: {name}\n" if name else ""
+    return StoreError(
+        f"cannot write the store {store}: {_reason(error)}.\n{where}"
+        "Make room or give permission, and run the same command again; sealed shards stay and are not made again."
+    )
 
 
 def _exists(path: Path) -> bool:

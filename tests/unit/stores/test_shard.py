@@ -163,7 +163,6 @@ import numpy as np
 from stores.layout import ShardKey
 from stores.shard import ShardWriter
 from store_files import small_manifest
-from stores.shard_file import payload_fields
 store, key, manifest = Path(sys.argv[1]), ShardKey(0, 0, 30_000), small_manifest(num_rows=30_000, shard_rows=30_000)
 ones = {"logits": np.ones((30_000, 5), "<f2"), "label": np.ones(30_000, "<i4"), "plan_crc": np.ones(30_000, "<u4")}
 for limit in (int(sys.argv[2]), -1):
