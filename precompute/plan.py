@@ -10,7 +10,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.fields import check_numbers
 from pipeline.devices.world import start_world, stop_world
 from pipeline.jobs.open import scratch_folder
-from precompute.config import PlanConfig, PrecomputeConfig, check_config
+from precompute.config import PlanConfig, check_config
 from precompute.report import format_duration
 from precompute.setting import Setting, check_names, open_setting
 from precompute.speed import Speeds, measure_speeds
@@ -37,7 +37,7 @@ def show_plan(config: PlanConfig) -> None:
         if world.is_main:
             rows = len(job.all_views) * len(setting.source.index)
             _show_bytes(setting, rows)
-            for line in cost_lines(job, rows=rows, images=len(setting.source.index), speeds=speeds, config=config):
+            for line in cost_lines(config, rows=rows, images=len(setting.source.index), speeds=speeds):
                 setting.say(line)
         left = sum(unit.num_rows for unit in find_work(setting)) if job.store is not None else None
     stop_world(world)
@@ -45,22 +45,21 @@ def show_plan(config: PlanConfig) -> None:
         check_free(job.store, left * (setting.row_bytes + _BYTES_BESIDES))
 
 
-def cost_lines(job: PrecomputeConfig, *, rows: int, images: int, speeds: Speeds, config: PlanConfig) -> Iterator[str]:
+def cost_lines(config: PlanConfig, *, rows: int, images: int, speeds: Speeds) -> Iterator[str]:
     """Hours of the teacher, what bounds them, and the break-even number of students.
 
     Args:
-        job: the job.
+        config: the job, and epochs of a student.
         rows: of all views.
         images: of the data set.
         speeds: measured here.
-        config: epochs of a student.
     """
     yield (
         f"measured here: loader {speeds.loader:,.0f}, teacher {speeds.teacher:,.0f}, together {speeds.together:,.0f}"
         f" images/s; the {'loader' if speeds.loader < speeds.teacher else 'teacher'} is the slower one"
     )
     seconds, online = rows / speeds.together, config.epochs * images / speeds.teacher
-    yield f"views {job.views} take {format_duration(seconds)}: {rows:,} rows"
+    yield f"views {config.job.views} take {format_duration(seconds)}: {rows:,} rows"
     students = max(1, math.ceil(seconds / online))
     yield (
         f"an online teacher costs each student {format_duration(online)} over {config.epochs} epochs:"

@@ -108,7 +108,7 @@ def test_a_pulse_sums_and_ends() -> None:
 
 def test_the_plan_adds_up() -> None:
     speeds = Speeds(loader=500.0, teacher=1000.0, together=400.0)
-    lines = list(cost_lines(JOB, rows=50 * 72_000, images=72_000, speeds=speeds, config=PlanConfig(JOB, epochs=20)))
+    lines = list(cost_lines(PlanConfig(JOB, epochs=20), rows=50 * 72_000, images=72_000, speeds=speeds))
     assert "the loader is the slower one" in lines[0]
     assert "2.5 h" in lines[1], "3,600,000 rows at 400 a second"
     assert "24 min" in lines[2], "20 epochs of 72,000 images at 1,000 a second"
