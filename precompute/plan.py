@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.core.command import Lines, format_bytes, print_table
+from pipeline.core.command import Lines, format_bytes, print_table, said_once
 from pipeline.core.errors import ConfigError
 from pipeline.core.fields import check_numbers
 from pipeline.devices.world import start_world, stop_world
@@ -28,9 +28,10 @@ def show_plan(config: PlanConfig) -> None:
         RefluxError: what the job itself would refuse; and a store that does not fit its disk.
     """
     job = config.job
-    check_config(job)
-    check_numbers(config)
-    policy = check_names(job)
+    with said_once(ConfigError):
+        check_config(job)
+        check_numbers(config)
+        policy = check_names(job)
     world = start_world(job.device, job.reading.threads)
     with scratch_folder(world) as folder, open_setting(job, policy, world, folder) as setting:
         speeds = measure_speeds(setting, config.probe_batches)

@@ -61,9 +61,9 @@ class FreeTeacher:
     def __init__(self, batch: int) -> None:
         self._logits = torch.randn(batch, CLASSES, generator=torch.Generator().manual_seed(0))
 
-    def outputs(self, images_BHWC: torch.Tensor) -> Outputs:
+    def of_pixels(self, pixels_BHWC: torch.Tensor) -> Outputs:
         """Constant logits."""
-        return Outputs(logits=self._logits[: len(images_BHWC)])
+        return Outputs(logits=self._logits[: len(pixels_BHWC)])
 
 
 def _measure_fill(name: str, setting: Setting, repeats: int) -> Pairs:
