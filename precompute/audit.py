@@ -28,8 +28,7 @@ from pipeline.data.policy import from_json
 from pipeline.devices.streams import to_device
 from pipeline.devices.world import World, start_world
 from pipeline.engine.pixel_check import allowed_divergence
-from pipeline.models.spec import parse_spec
-from pipeline.models.zoo import check_spec
+from pipeline.models.spec import resolve_model
 from precompute.comparison import CodecFigures, Recomputed, compare_keys, compare_logits, join_figures, read_stored
 from precompute.config import AuditConfig
 from precompute.other_pixels import ONE_OF_MANY, compare_diverging, in_doubt, same_but_decoder
@@ -146,7 +145,7 @@ def open_audit(store: Path, settings: AuditConfig) -> Iterator[Audit]:
 
 def _check_settings(settings: AuditConfig) -> None:
     check_numbers(settings)
-    check_spec(parse_spec(settings.teacher), role="teacher")
+    resolve_model(settings.teacher, role="teacher")
     reason = None if settings.backend == "auto" else missing(settings.backend)
     if reason is not None:
         raise ConfigError(reason)

@@ -9,18 +9,10 @@ from pipeline.kernels.rows import LEAST_TAIL
 from pipeline.kernels.triton_rows import ONE_PASS, finish, load_row, outputs, pieces, shared_arguments, whole
 
 
-def triton_topk_kl(
-    student_logits_BC: torch.Tensor,
-    indices_BK: torch.Tensor,
-    values_BK: torch.Tensor,
-    logsumexp_B: torch.Tensor,
-    tail_mass_B: torch.Tensor,
-    *,
-    one_pass: int = ONE_PASS,
-) -> torch.Tensor:
+def triton_topk_kl(student_logits_BC: torch.Tensor, *teacher: torch.Tensor, one_pass: int = ONE_PASS) -> torch.Tensor:
     """`topk_kl` for float32, float16 and bfloat16 logits; rows of more than `one_pass` classes go in pieces."""
     with torch.no_grad():
-        inputs = (student_logits_BC.detach(), indices_BK, values_BK, logsumexp_B, tail_mass_B)
+        inputs = (student_logits_BC.detach(), *teacher)
         mean, gradient_BC = _operator(*(tensor.contiguous() for tensor in inputs), one_pass)
     return with_gradient(Differentiated(mean, gradient_BC), student_logits_BC)
 

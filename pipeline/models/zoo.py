@@ -1,22 +1,15 @@
 """From a model's name to a network with its weights."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.rng import Stream, check_seed, derive_seed
+from pipeline.devices.device_rng import initialising
 from pipeline.models.network import Network
 from pipeline.models.spec import ModelSpec, Role
 from pipeline.models.weights import State, load_state, read_state
-
-
-def check_spec(spec: ModelSpec, *, role: Role) -> None:
-    """`ModelSpec.check` for a role."""
-    replace(spec, role=role).check()
 
 
 def build_network(
@@ -39,7 +32,7 @@ def build_network(
     """
     spec = replace(spec, role=role or spec.role)
     spec.check()
-    with _seeded(seed):
+    with initialising(seed):
         network = _wrapped(spec, spec.source.build(spec.name, num_classes=num_classes), taps)
     if network.num_classes != num_classes:
         raise ConfigError(
@@ -50,14 +43,6 @@ def build_network(
     if state is not None:
         load_state(network.model, state, name=f"{spec.role} {spec}", head=network.head_path)
     return network
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed, which would also reset the devices' generators
-        torch.default_generator.manual_seed(derive_seed(check_seed("the run's seed", seed), Stream.INITIALISATION))
-        yield
 
 
 def _wrapped(spec: ModelSpec, model: nn.Module, taps: Collection[str]) -> Network:

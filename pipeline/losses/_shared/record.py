@@ -172,6 +172,11 @@ class WeightedLoss(Loss):
     temperature: Temperature = 4.0
 
     @property
+    def needs(self) -> Needs:
+        """The teacher's logits, and what a method adds to them."""
+        return LOGITS
+
+    @property
     def weights(self) -> Weights:
         """The three fields; no term of its own."""
         return Weights(self.ce, self.kd, self.temperature)
