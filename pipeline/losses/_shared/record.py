@@ -194,6 +194,18 @@ class TermLoss(WeightedLoss):
         return Weights(self.ce, self.kd, self.temperature, self.weight)
 
 
+@dataclass(frozen=True)
+class MapsLoss(TermLoss):
+    """One whose own term compares the same stages of both networks."""
+
+    stages: Stages = STAGES
+
+    @property
+    def needs(self) -> Needs:
+        """The same stages of both networks."""
+        return same_maps(self.stages)
+
+
 class SoftTermLoss(TermLoss):
     """One whose own term softens logits by T too: top-k rows serve it at temperature 1."""
 
