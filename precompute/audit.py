@@ -1,9 +1,8 @@
 """Compute random rows of a store again, from images and teacher, and compare: what checksums cannot say.
 
-A row's bits depend on the batch size, not on what else is in the batch, so rows go through the teacher in batches of
-the store's size: on the software and hardware that made the store nothing but the codec's rounding is left. Pixels of
-another backend move every logit, those of unlikely classes most: there the divergence says whether a row is the
-teacher's, within what training allows such pixels.
+On the software and hardware that made the store nothing but the codec's rounding is left between them. Foreign pixels
+move every logit, those of unlikely classes most: there the divergence says whether a row is the teacher's, within what
+training allows such pixels.
 """
 
 import tempfile
@@ -23,16 +22,23 @@ from pipeline.data.dali_decoder import choose_decoder
 from pipeline.data.datasets import open_train
 from pipeline.data.index import Index
 from pipeline.data.order import permutation
-from pipeline.data.plan import PLAN_VERSION, Plan, PlanRows
-from pipeline.data.policy import from_json
-from pipeline.devices.streams import to_device
+from pipeline.data.plan import PLAN_VERSION
+from pipeline.devices.numerics import fix_numerics
 from pipeline.devices.world import World, start_world
-from pipeline.engine.pixel_check import allowed_divergence
 from pipeline.models.spec import resolve_model
-from precompute.comparison import CodecFigures, Recomputed, compare_keys, compare_logits, join_figures, read_stored
+from pipeline.teachers.rebuild import check_same, rebuild
+from pipeline.teachers.recompute import allowed_divergence, recipe_of, recompute
+from pipeline.teachers.runner import TeacherRunner
+from precompute.comparison import (
+    CodecFigures,
+    beyond_bounds,
+    compare_keys,
+    compare_logits,
+    join_figures,
+    read_stored,
+)
 from precompute.config import AuditConfig
-from precompute.other_pixels import ONE_OF_MANY, compare_diverging, in_doubt, same_but_decoder
-from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
+from precompute.foreign_pixels import ONE_OF_MANY, in_doubt, too_divergent
 from stores.index_file import read_head
 from stores.manifest import Manifest
 from stores.problems import Problem, end_with
@@ -90,7 +96,7 @@ class Audit:
     rows: tuple[np.ndarray, np.ndarray]
     index: Index
     backend: Backend
-    teacher: TeacherPass
+    teacher: TeacherRunner
 
     def compare(self, on_progress: OnProgress) -> AuditReport:
         """Compute the rows again and compare label, plan_crc and logits with what is stored.
@@ -101,7 +107,26 @@ class Audit:
         Raises:
             StoreError: the store cannot be read.
         """
-        return _compare(self.reader, self.rows, self.index, self.backend, self.teacher, on_progress)
+        reader, here = self.reader, recipe_of(self.backend)
+        manifest, codecs, head = reader.manifest, reader.codecs, read_head(reader.path)
+        is_foreign = here != manifest.pixel_recipe
+        limits = tuple(allowed_divergence(manifest, [codec.id]) for codec in codecs) if is_foreign else ()
+        figures: list[list[CodecFigures]] = [[] for _ in codecs]
+        sizes, keys, logits = list[int](), list[Problem](), list[Problem]()
+        for now in recompute(manifest, self.rows, self.index, self.backend, self.teacher):
+            stored = read_stored(reader, now.views, now.ids)
+            keys += compare_keys(reader, stored, now)
+            for place, codec in enumerate(codecs):
+                found = compare_logits(reader, codec, head, stored, now)
+                figures[place].append(found.figures)
+                far = too_divergent(reader, now, found, limits[place]) if limits else beyond_bounds(reader, now, found)
+                logits += far
+            sizes.append(len(now.ids))
+            on_progress(sum(sizes), len(self.rows[1]))
+        joined = tuple(join_figures(parts, sizes) for parts in figures)
+        if is_foreign:
+            logits = in_doubt(reader, here, joined, limits, logits)
+        return AuditReport(sum(sizes), joined, keys + logits, limits)
 
 
 def audit(store: Path, settings: AuditConfig) -> None:
@@ -129,15 +154,15 @@ def open_audit(store: Path, settings: AuditConfig) -> Iterator[Audit]:
     """
     _check_settings(settings)
     reader = open_store(store)
-    _check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
+    check_same("version of the plan", reader.manifest.plan_version, PLAN_VERSION)
     rows = draw_rows(reader, num_rows=settings.rows, seed=settings.seed)
     backend = _backend_name(settings, reader.manifest)
     world = start_world(settings.device, settings.threads)
     fix_numerics(world.device)
     with tempfile.TemporaryDirectory() as folder:
-        teacher = _teacher(settings, reader.manifest, world)
+        teacher = rebuild(reader.manifest, world.device, name=settings.teacher)
         source, name = open_train(*_data(settings, backend, reader.manifest, Path(folder)), world)
-        _check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
+        check_same("data set", reader.manifest.index_fingerprint, source.index.fingerprint)
         decoding = _decoding(settings, reader.manifest, source.index, world) if name == "dali" else DaliDecoding()
         with closing(_open_backend(settings, name, source, reader.manifest, world, decoding)) as opened:
             yield Audit(reader, rows, source.index, opened, teacher)
@@ -155,7 +180,7 @@ def _backend_name(settings: AuditConfig, manifest: Manifest) -> str:
     """What makes pixels: the named backend, or the one that made the store's."""
     if settings.backend != "auto":
         return settings.backend
-    recorded = str(manifest.pixel_recipe.get("backend"))
+    recorded = str(manifest.pixel_recipe.backend)
     reason = missing(recorded)
     if reason is not None:
         raise ConfigError(
@@ -173,39 +198,26 @@ def _data(settings: AuditConfig, backend: str, manifest: Manifest, folder: Path)
 
 def _decoding(settings: AuditConfig, manifest: Manifest, index: Index, world: World) -> DaliDecoding:
     """How DALI decodes here: as the store's pixels were where nothing else is asked, and there is a device."""
-    recorded, decoder = DaliDecoding.from_recipe(manifest.pixel_recipe) or DaliDecoding(), settings.dali_decoder
+    recorded = DaliDecoding.from_recipe(manifest.pixel_recipe) or DaliDecoding()
+    decoder = settings.dali_decoder
     if decoder == "auto" and world.device.type == "cuda":
         decoder = recorded.decoder
     reading = Reading(dali_decoder=decoder, dali_hw_decoder_load=recorded.hw_load)
     return DaliDecoding.of(replace(reading, dali_decoder=choose_decoder(reading, index, world)))
 
 
-def _teacher(settings: AuditConfig, manifest: Manifest, world: World) -> TeacherPass:
-    recorded = manifest.teacher
-    network, weights_sha256 = build_teacher(settings.teacher, num_classes=len(manifest.classes))
-    _check_same(f"weights of {settings.teacher}", recorded["weights_sha256"], weights_sha256)
-    return TeacherPass(
-        network,
-        device=world.device,
-        mean=tuple(recorded["mean"]),
-        std=tuple(recorded["std"]),
-        precision=recorded["precision"],
-        batch=int(recorded["batch"]),
-        compiled=bool(recorded.get("compile", False)),
-    )
-
-
 def _open_backend(
     settings: AuditConfig, name: str, source: Source, manifest: Manifest, world: World, decoding: DaliDecoding
 ) -> Backend:
-    resolution, batch = (int(manifest.teacher[entry]) for entry in ("resolution", "batch"))
-    options = BackendOptions(resolution, world.threads, batch, str(world.device), dali=decoding)
+    teacher = manifest.teacher
+    options = BackendOptions(teacher.resolution, world.threads, teacher.batch, str(world.device), dali=decoding)
     backend = open_backend(name, source, options)
-    if settings.backend == "auto" and not same_but_decoder(backend.pixel_recipe(), manifest.pixel_recipe):
+    here = recipe_of(backend)
+    if settings.backend == "auto" and not here.same_but_decoder(manifest.pixel_recipe):
         backend.close()
         raise StoreError(
             "the store's pixels were made in another way than this machine's. Name the --backend to compare all the"
-            f" same.\n  store: {manifest.pixel_recipe}\n  here:  {backend.pixel_recipe()}"
+            f" same.\n  store: {manifest.pixel_recipe}\n  here:  {here}"
         )
     return backend
 
@@ -220,53 +232,3 @@ def draw_rows(reader: StoreReader, *, num_rows: int, seed: int) -> tuple[np.ndar
     counts = {views[place]: min(int(share), per_view) for place, share in zip(drawn, shares, strict=True)}
     ids = [np.sort(permutation(per_view, seed, view)[: counts[view]]) for view in views]
     return np.repeat(views, [len(part) for part in ids]).astype(np.int64), np.concatenate(ids)
-
-
-def _compare(
-    reader: StoreReader,
-    rows: tuple[np.ndarray, np.ndarray],
-    index: Index,
-    backend: Backend,
-    teacher: TeacherPass,
-    on_progress: OnProgress,
-) -> AuditReport:
-    here = backend.pixel_recipe()
-    is_other = here != reader.manifest.pixel_recipe
-    allowed = tuple(allowed_divergence(reader.manifest, [codec.id]) for codec in reader.codecs) if is_other else ()
-    head, figures, sizes, keys, logits = read_head(reader.path), [], [], [], []
-    for now in _recompute(reader.manifest, rows, index, backend, teacher):
-        stored = read_stored(reader, now.views, now.ids)
-        keys += compare_keys(reader.path, reader, stored, now)
-        if is_other:
-            limits = zip(reader.codecs, allowed, strict=True)
-            compared = [compare_diverging(reader, codec, head, stored, now, limit) for codec, limit in limits]
-        else:
-            compared = [compare_logits(reader.path, reader, codec, head, stored, now) for codec in reader.codecs]
-        figures.append([figure for figure, _ in compared])
-        logits += [problem for _, found in compared for problem in found]
-        sizes.append(len(now.ids))
-        on_progress(sum(sizes), len(rows[1]))
-    joined = tuple(join_figures(parts, sizes) for parts in zip(*figures, strict=True))
-    if is_other:
-        logits = in_doubt(reader, here, joined, allowed, logits)
-    return AuditReport(len(rows[1]), joined, keys + logits, allowed)
-
-
-def _recompute(
-    manifest: Manifest, rows: tuple[np.ndarray, np.ndarray], index: Index, backend: Backend, teacher: TeacherPass
-) -> Iterator[Recomputed]:
-    plan, (views, ids) = Plan(from_json(manifest.policy), manifest.plan_seed), rows
-    at = index.rows_of(ids)
-    planned = plan.rows(ids, views, index.widths[at], index.heights[at])
-    parts = [slice(start, start + teacher.batch) for start in range(0, len(ids), teacher.batch)]
-    requests: list[PlanRows] = [planned.part(part) for part in parts]
-    for part, request, pixels in zip(parts, requests, backend.stream(iter(requests)), strict=True):
-        logits = teacher.outputs(to_device(pixels.images, teacher.device)).logits.cpu().numpy()
-        yield Recomputed(request.views, request.ids, index.labels[at[part]], request.crc(), logits)
-
-
-def _check_same(what: str, stored: object, here: object) -> None:
-    if stored != here:
-        raise StoreError(
-            f"the {what} must be the store's, to compute its rows again.\n  store: {stored}\n  here:  {here}"
-        )

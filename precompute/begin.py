@@ -1,13 +1,11 @@
 """Before the first shard: measure the teacher, begin the store or join it."""
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
 
 from pipeline.core.errors import StoreError
 from pipeline.jobs.signals import StopRequest
 from precompute.config import check_store_named
 from precompute.probe import (
-    as_measured,
     check_head,
     check_top1,
     codec_costs,
@@ -20,9 +18,10 @@ from precompute.report import say
 from precompute.setting import Setting
 from stores.index_file import create_store
 from stores.manifest import Manifest
+from stores.records import Difference, Measured, TeacherAccuracy
 
 
-def begin_store(setting: Setting, stop: StopRequest) -> tuple[Setting, dict[str, Any]] | None:
+def begin_store(setting: Setting, stop: StopRequest) -> tuple[Setting, Measured] | None:
     """Measure what the store does not have yet, and begin it where it is new. A collective call.
 
     Returns:
@@ -33,59 +32,59 @@ def begin_store(setting: Setting, stop: StopRequest) -> tuple[Setting, dict[str,
         ConfigError: the teacher is not what --expect-top1 says, or its head is not linear.
         StoreError: the store is another one, or cannot be written.
     """
-    world, measured = setting.world, dict(setting.manifest.measured)
-    if "top1" not in measured:
+    world, measured = setting.world, setting.manifest.measured
+    if measured.top1 is None:
         reason = why_no_val(setting.config)
         if reason is None:
             accuracy = measure_top1(setting, lambda: stop.raised)
             if accuracy is None:
                 return None
-            measured["top1"] = as_measured(accuracy)
+            measured = measured.having(top1=TeacherAccuracy(**asdict(accuracy)))
         else:
             say(f"the teacher's top-1 is not measured: {reason}", enabled=world.is_main)
     _say_top1(setting, measured)
-    check_top1(setting.config, measured.get("top1", {}).get("top1"))
-    told: list[Any] = [None]
+    check_top1(setting.config, measured.percent)
+    told: list[object] = [None]
 
     def begin() -> None:
-        probed = {**_probe(setting, measured), **measured}
-        told[0] = [_create(setting, probed).to_text(), probed]
+        probed = _probe(setting, measured)
+        told[0] = [_create(setting, probed).to_text(), probed.to_json()]
 
     world.main_first(begin)
     text, probed = world.gather(told[0])[0]
-    return replace(setting, manifest=Manifest.from_text(text, "the store's manifest")), probed
+    manifest = Manifest.from_text(text, "the store's manifest")
+    return replace(setting, manifest=manifest), Measured.from_json(probed)
 
 
-def _probe(setting: Setting, measured: dict[str, Any]) -> dict[str, Any]:
-    if "noise_floor" in measured and not setting.keeps_embedding:
-        return {}
+def _probe(setting: Setting, measured: Measured) -> Measured:
+    if measured.noise_floor is not None and not setting.keeps_embedding:
+        return measured
     images, outputs = probe_outputs(setting)
     try:
         check_head(setting, outputs)
-        if "noise_floor" in measured:
-            return {}
-        found = {"noise_floor": noise_floor(setting, images, outputs), "codecs": codec_costs(setting, outputs)}
+        if measured.noise_floor is not None:
+            return measured
+        floor, costs = noise_floor(setting, images, outputs), codec_costs(setting, outputs)
     except StoreError as error:
         raise StoreError(f"the outputs of {setting.config.teacher} cannot be kept: {error}") from error
-    floor = found["noise_floor"]
-    lines = [f"noise floor, batches of {floor['batches'][0]} and {floor['batches'][1]}: {_figures(floor)}"]
-    lines += [f"{name}: {cost['row_bytes']:,} bytes a row, {_figures(cost)}" for name, cost in found["codecs"].items()]
+    lines = [f"noise floor, batches of {floor.batches[0]} and {floor.batches[1]}: {_figures(floor)}"]
+    lines += [f"{name}: {cost.row_bytes:,} bytes a row, {_figures(cost)}" for name, cost in costs.items()]
     say("\n".join(lines), enabled=True)
-    return found
+    return measured.having(noise_floor=floor, codecs=measured.codecs or costs)
 
 
-def _create(setting: Setting, measured: dict[str, Any]) -> Manifest:
+def _create(setting: Setting, measured: Measured) -> Manifest:
     head = tuple(part.numpy() for part in setting.teacher.head()) if setting.keeps_embedding else None
     manifest = replace(setting.manifest, measured=measured)
     return create_store(check_store_named(setting.config), manifest, head)  # type: ignore[arg-type]
 
 
-def _say_top1(setting: Setting, measured: dict[str, Any]) -> None:
-    top1 = measured.get("top1")
+def _say_top1(setting: Setting, measured: Measured) -> None:
+    top1 = measured.top1
     if top1 is not None:
-        text = f"teacher's top-1 {top1['top1']:.2f} %, top-5 {top1['top5']:.2f} %, {top1['num_samples']:,} val images"
+        text = f"teacher's top-1 {top1.top1:.2f} %, top-5 {top1.top5:.2f} %, {top1.num_samples:,} val images"
         say(text, enabled=setting.world.is_main)
 
 
-def _figures(cost: dict[str, Any]) -> str:
-    return f"mean KL {cost['kl']:.3g}, greatest logit difference {cost['max_abs_logit']:.3g}"
+def _figures(cost: Difference) -> str:
+    return f"mean KL {cost.kl:.3g}, greatest logit difference {cost.max_abs_logit:.3g}"

@@ -2,38 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from pipeline.teachers.recompute import FLOORS, Recomputed, divergence
 from stores.codec import Codec
 from stores.index_file import Head
 from stores.layout import shard_keys
+from stores.outputs import as_logits, decode
 from stores.problems import Problem
 from stores.reader import StoreReader
 
-FLOORS = 10.0  # times what precompute measured between two batch sizes
 _FLOAT32_STEPS = 1e-5  # relative to the row's greatest logit: sums of some thousand products in another order
 _AT_DECODED = 1.01  # a codec's bound is taken at the decoded values, a rounding away from the encoded ones
-
-
-@dataclass(frozen=True)
-class Recomputed:
-    """Rows as they come out now.
-
-    Attributes:
-        views: (B,) int64.
-        ids: (B,) int64.
-        labels: (B,) of the data set.
-        plan_crcs: (B,) uint32.
-        logits: (B, C) float32.
-    """
-
-    views: np.ndarray
-    ids: np.ndarray
-    labels: np.ndarray
-    plan_crcs: np.ndarray
-    logits: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,6 +36,21 @@ class CodecFigures:
     kl_max: float
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Rows of one codec beside the same rows computed again.
+
+    Attributes:
+        figures: of all of them.
+        divergences: (B,) KL(teacher now || stored row), nats.
+        is_far: (B,) whether a logit is beyond its bound.
+    """
+
+    figures: CodecFigures
+    divergences: np.ndarray
+    is_far: np.ndarray
+
+
 def read_stored(reader: StoreReader, views: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
     """Label, plan_crc and all fields of rows of several views, in their order."""
     columns: dict[str, np.ndarray] = {}
@@ -66,33 +62,37 @@ def read_stored(reader: StoreReader, views: np.ndarray, ids: np.ndarray) -> dict
     return columns
 
 
-def compare_keys(store: Path, reader: StoreReader, stored: dict[str, np.ndarray], now: Recomputed) -> list[Problem]:
+def compare_keys(reader: StoreReader, stored: dict[str, np.ndarray], now: Recomputed) -> list[Problem]:
     """Rows whose label or plan row is not that of the data set and the policy."""
-    labels = _problems(store, reader, now, stored["label"] != now.labels, "the label is not the data set's")
-    plans = _problems(store, reader, now, stored["plan_crc"] != now.plan_crcs, "the view is not the plan's (plan_crc)")
-    return labels + plans
+    labels = bad_rows(reader, now, stored["label"] != now.labels, "the label is not the data set's")
+    return labels + bad_rows(reader, now, stored["plan_crc"] != now.plan_crcs, "the view is not the plan's (plan_crc)")
 
 
 def compare_logits(
-    store: Path, reader: StoreReader, codec: Codec, head: Head | None, stored: dict[str, np.ndarray], now: Recomputed
-) -> tuple[CodecFigures, list[Problem]]:
+    reader: StoreReader, codec: Codec, head: Head | None, stored: dict[str, np.ndarray], now: Recomputed
+) -> Compared:
     """Logits from one codec's fields, against the codec's bound and ten times the store's noise floor."""
     rebuilt, bound = _rebuilt(codec, head, stored)
     allowed = bound * _AT_DECODED + _noise(reader, now.logits)
     difference = np.abs(rebuilt - now.logits)
     is_far = ~(difference <= allowed).all(axis=1) | ~(_sums_differ(rebuilt, now.logits) <= _greatest_finite(allowed))
     worst = np.unravel_index(np.argmax(np.where(np.isfinite(allowed), difference / allowed, 0)), allowed.shape)
-    divergence = _kl(now.logits, rebuilt)
+    apart = divergence(now.logits, rebuilt)
     figures = CodecFigures(
         codec=codec.id,
         max_abs=float(difference[worst]),
         allowed=float(allowed[worst]),
-        kl_mean=float(divergence.mean()),
-        kl_max=float(divergence.max()),
+        kl_mean=float(apart.mean()),
+        kl_max=float(apart.max()),
     )
-    apart = f"by {figures.max_abs:.3g} where {figures.allowed:.3g} is allowed"
-    message = f"{codec.id}: logits are not the teacher's on these pixels, off {apart}"
-    return figures, _problems(store, reader, now, is_far, message)
+    return Compared(figures, apart, is_far)
+
+
+def beyond_bounds(reader: StoreReader, now: Recomputed, found: Compared) -> list[Problem]:
+    """Rows of one codec with a logit beyond its bound."""
+    apart = f"by {found.figures.max_abs:.3g} where {found.figures.allowed:.3g} is allowed"
+    message = f"{found.figures.codec}: logits are not the teacher's on these pixels, off {apart}"
+    return bad_rows(reader, now, found.is_far, message)
 
 
 def join_figures(parts: Sequence[CodecFigures], sizes: Sequence[int]) -> CodecFigures:
@@ -107,21 +107,29 @@ def join_figures(parts: Sequence[CodecFigures], sizes: Sequence[int]) -> CodecFi
     )
 
 
+def bad_rows(reader: StoreReader, now: Recomputed, is_bad: np.ndarray, message: str) -> list[Problem]:
+    """One problem per shard that has bad rows."""
+    found = []
+    for view in np.unique(now.views[is_bad]).tolist():
+        ids = np.sort(now.ids[is_bad & (now.views == view)])
+        for key in shard_keys(view, reader.manifest.num_rows, reader.manifest.shard_rows):
+            inside = ids[(ids >= key.start) & (ids < key.stop)]
+            if len(inside):
+                found.append(Problem(key.path(reader.path), message, view=view, ids=tuple(inside.tolist())))
+    return found
+
+
 def _rebuilt(codec: Codec, head: Head | None, stored: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """(B, C) float64 logits, and how far each may be from the one that was encoded."""
-    rows = codec.decode({field.name: stored[field.name] for field in codec.fields})
-    bound = codec.bound(rows)
-    if codec.source == "logits":
-        return rows.astype(np.float64), bound
-    assert head is not None, "the caller reads the head of a store that keeps embeddings"
-    weight, bias = (part.astype(np.float64) for part in head)
-    return rows @ weight.T + bias, bound @ np.abs(weight).T
+    rows = decode(codec, stored)
+    logits, bound = as_logits(codec, rows, head).astype(np.float64), codec.bound(rows)
+    return logits, bound if codec.source == "logits" or head is None else bound @ np.abs(head[0]).astype(np.float64).T
 
 
 def _noise(reader: StoreReader, logits: np.ndarray) -> np.ndarray:
     """(B, 1): what another machine may change."""
-    floor = float(reader.manifest.measured.get("noise_floor", {}).get("max_abs_logit", 0.0))
-    return FLOORS * floor + _FLOAT32_STEPS * (1 + np.abs(logits).max(axis=1, keepdims=True).astype(np.float64))
+    floor = FLOORS * reader.manifest.measured.floor.max_abs_logit
+    return floor + _FLOAT32_STEPS * (1 + np.abs(logits).max(axis=1, keepdims=True).astype(np.float64))
 
 
 def _greatest_finite(allowed: np.ndarray) -> np.ndarray:
@@ -131,20 +139,3 @@ def _greatest_finite(allowed: np.ndarray) -> np.ndarray:
 def _sums_differ(rebuilt: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """|log sum exp| apart: never more than the logits are, and all that top-k promises of the classes it left out."""
     return np.abs(np.logaddexp.reduce(rebuilt, axis=1) - np.logaddexp.reduce(logits.astype(np.float64), axis=1))
-
-
-def _kl(logits: np.ndarray, rebuilt: np.ndarray) -> np.ndarray:
-    p, q = (rows - np.logaddexp.reduce(rows, axis=1, keepdims=True) for rows in (logits.astype(np.float64), rebuilt))
-    return np.maximum((np.exp(p) * (p - q)).sum(axis=1), 0)
-
-
-def _problems(store: Path, reader: StoreReader, now: Recomputed, is_bad: np.ndarray, message: str) -> list[Problem]:
-    """One problem per shard that has bad rows."""
-    found = []
-    for view in np.unique(now.views[is_bad]).tolist():
-        ids = now.ids[is_bad & (now.views == view)]
-        for key in shard_keys(view, reader.manifest.num_rows, reader.manifest.shard_rows):
-            inside = ids[(ids >= key.start) & (ids < key.stop)]
-            if len(inside):
-                found.append(Problem(key.path(store), message, view=view, ids=tuple(sorted(inside.tolist()))))
-    return found

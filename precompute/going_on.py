@@ -7,11 +7,12 @@ keep the store's recipe, by which they belong together, and record their own bes
 from typing import Any
 
 from pipeline.core.errors import StoreError
+from pipeline.teachers.recompute import recipe_of
 from precompute.audit import Audit, draw_rows
 from precompute.config import check_store_named
 from precompute.report import say
 from precompute.setting import Setting, describe_software
-from stores.reader import StoreReader, open_store
+from stores.reader import open_store
 
 _NUM_ROWS = 64
 
@@ -22,15 +23,15 @@ def check_pixels(setting: Setting) -> None:
     Raises:
         StoreError: they diverge by more than training allows foreign pixels, or there is no complete view to ask.
     """
-    here, there = setting.loader.backend.pixel_recipe(), setting.manifest.pixel_recipe
+    here, there = recipe_of(setting.loader.backend), setting.manifest.pixel_recipe
     if here != there:
         setting.world.main_first(lambda: _measure(setting, f"  store: {there}\n  here:  {here}"))
 
 
 def made_with(setting: Setting) -> dict[str, Any]:
     """What a shard says of its making: software and device, and the pixel recipe where it is not the store's."""
-    here = setting.loader.backend.pixel_recipe()
-    own = {} if here == setting.manifest.pixel_recipe else {"pixel_recipe": here}
+    here = recipe_of(setting.loader.backend)
+    own = {} if here == setting.manifest.pixel_recipe else {"pixel_recipe": here.to_json()}
     return describe_software(setting.world) | own
 
 
@@ -53,7 +54,7 @@ def _in_silence(done: int, total: int) -> None:
 
 
 def _audit(setting: Setting, sides: str) -> Audit:
-    reader = _reader(setting)
+    reader = open_store(check_store_named(setting.config))
     if not reader.complete_views():
         raise StoreError(
             f"the store's pixels were made by another decoder, and no view is complete to compare them by:\n{sides}\n"
@@ -61,7 +62,3 @@ def _audit(setting: Setting, sides: str) -> Audit:
         )
     rows = draw_rows(reader, num_rows=_NUM_ROWS, seed=0)
     return Audit(reader, rows, setting.source.index, setting.loader.backend, setting.teacher)
-
-
-def _reader(setting: Setting) -> StoreReader:
-    return open_store(check_store_named(setting.config))

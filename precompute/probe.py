@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,8 @@ from precompute.config import PrecomputeConfig
 from precompute.requests import view_request
 from precompute.setting import Setting
 from stores.codec import Codec
+from stores.outputs import as_logits
+from stores.records import CodecCost, NoiseFloor
 
 TOLERATED_POINTS = 0.5
 _VAL_POLICY = "imagenet_eval"
@@ -68,7 +69,7 @@ def measure_top1(setting: Setting, is_stopped: Callable[[], bool]) -> Accuracy |
 
         num_rounds = -(-len(source.index) // share)
         accuracy = evaluate(
-            setting.teacher.outputs,
+            setting.teacher.of_pixels,
             batches,
             prepare=lambda images: images,
             world=world,
@@ -106,7 +107,7 @@ def probe_outputs(setting: Setting) -> tuple[Tensor, Outputs]:
     request = view_request((config.all_views[0],), ids, setting.loader, step=0, first=0)
     with closing(setting.loader.load(iter([request]))) as batches:
         images = next(batches).images
-    return images, setting.teacher.outputs(images)
+    return images, setting.teacher.of_pixels(images)
 
 
 def check_head(setting: Setting, outputs: Outputs) -> None:
@@ -115,13 +116,13 @@ def check_head(setting: Setting, outputs: Outputs) -> None:
     Raises:
         ConfigError: they differ by more than the codec's rounding explains.
     """
-    weight, bias = (part.double().numpy() for part in setting.teacher.head())
+    weight, bias = (part.numpy() for part in setting.teacher.head())
     assert outputs.embedding is not None
     embedding, logits = outputs.embedding.cpu().numpy(), outputs.logits.cpu().numpy()
     float32_steps = 1e-5 * (np.abs(embedding) @ np.abs(weight).T + np.abs(bias) + 1)
     for codec in setting.codecs:
         if codec.source == "embedding":
-            rebuilt = codec.decode(codec.encode(embedding)) @ weight.T + bias
+            rebuilt = as_logits(codec, codec.decode(codec.encode(embedding)), (weight, bias))
             excess = np.abs(rebuilt - logits) - codec.bound(embedding) @ np.abs(weight).T - float32_steps
             if excess.max() > 0:
                 raise ConfigError(
@@ -131,26 +132,21 @@ def check_head(setting: Setting, outputs: Outputs) -> None:
                 )
 
 
-def noise_floor(setting: Setting, images: Tensor, outputs: Outputs) -> dict[str, Any]:
+def noise_floor(setting: Setting, images: Tensor, outputs: Outputs) -> NoiseFloor:
     """What another batch size changes on this machine: mean and greatest KL (nats), greatest logit difference."""
     batch = setting.config.batch
     other = (batch + 1) // 2 if batch > 1 else 2
-    parts = [setting.teacher.outputs(part, batch=other).logits for part in images.split(other)]
-    return {"batches": [batch, other], "rows": len(images), **_difference(outputs.logits, torch.cat(parts))}
+    parts = [setting.teacher.of_pixels(part, batch=other).logits for part in images.split(other)]
+    return NoiseFloor(batches=(batch, other), rows=len(images), **_difference(outputs.logits, torch.cat(parts)))
 
 
-def codec_costs(setting: Setting, outputs: Outputs) -> dict[str, Any]:
+def codec_costs(setting: Setting, outputs: Outputs) -> dict[str, CodecCost]:
     """What each codec changes in the probe: the same figures, and bytes per row."""
     logits = outputs.logits.cpu()
     return {
-        codec.id: {"row_bytes": codec.row_bytes, **_difference(logits, _decoded(setting, codec, outputs))}
+        codec.id: CodecCost(row_bytes=codec.row_bytes, **_difference(logits, _decoded(setting, codec, outputs)))
         for codec in setting.codecs
     }
-
-
-def as_measured(accuracy: Accuracy) -> dict[str, Any]:
-    """An accuracy's place in the manifest."""
-    return asdict(accuracy)
 
 
 def _decoded(setting: Setting, codec: Codec, outputs: Outputs) -> Tensor:
@@ -161,7 +157,7 @@ def _decoded(setting: Setting, codec: Codec, outputs: Outputs) -> Tensor:
     return torch.from_numpy(codec.decode(codec.encode(outputs.embedding.cpu().numpy()))) @ weight.T + bias
 
 
-def _difference(logits_BC: Tensor, other_BC: Tensor) -> dict[str, float]:
+def _difference(logits_BC: Tensor, other_BC: Tensor) -> dict[str, Any]:
     p, q = (torch.log_softmax(value.double(), dim=1) for value in (logits_BC, other_BC))
     kl = (p.exp() * (p - q)).sum(dim=1).clamp(min=0)
     difference = (logits_BC - other_BC).abs().max()

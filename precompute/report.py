@@ -88,13 +88,13 @@ def say_work(setting: Setting, units: list[Unit]) -> None:
     share = "" if part.total == 1 else f" of part {part}"
     left, rows = count_shards(units), count_rows(units)
     say(
-        f"{config.teacher} at {config.pixels.resolution} px in {setting.manifest.teacher['precision']}:"
+        f"{config.teacher} at {config.pixels.resolution} px in {setting.manifest.teacher.precision}:"
         f" views {config.views} of {len(index):,} images, {per_view} shard(s) each, {config.keep}\n"
         f"{left} shard(s){share} to make: {rows:,} rows, {format_bytes(rows * setting.row_bytes)} |"
         f" {world.size} rank(s) on {world.device.type}, {world.threads} decoder thread(s) each",
         enabled=world.is_main,
     )
-    if config.views_per_decode > 1 and setting.manifest.pixel_recipe["backend"] == "dali":
+    if config.views_per_decode > 1 and setting.manifest.pixel_recipe.backend == "dali":
         say(
             "dali decodes a window for each view: for one decode a sample take --backend torchvision or ffcv",
             enabled=world.is_main,

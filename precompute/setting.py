@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pipeline.core.command import said_once
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, check_backend, open_backend
 from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder
@@ -17,18 +18,21 @@ from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policy import get_policy
-from pipeline.devices.numerics import teacher_precision
+from pipeline.devices.numerics import fix_numerics, teacher_precision
 from pipeline.devices.world import World
+from pipeline.models.network import Network
 from pipeline.models.spec import resolve_model
+from pipeline.teachers.rebuild import WEIGHTS_SEED, build_teacher, run_as_recorded
+from pipeline.teachers.recompute import recipe_of
+from pipeline.teachers.runner import TeacherRunner
 from precompute.config import PrecomputeConfig
-from precompute.other_pixels import same_but_decoder
-from precompute.teacher_pass import WEIGHTS_SEED, TeacherPass, build_teacher, fix_numerics
 from stores.codec import Codec
 from stores.codec_registry import parse_codecs
 from stores.difference import first_difference
 from stores.index_file import read_manifest
 from stores.layout import STORE_FILE, VIEWS_FOLDER
 from stores.manifest import Manifest
+from stores.records import TeacherRecord
 
 _ANY_WIDTH = 1 << 30
 
@@ -53,7 +57,7 @@ class Setting:
     folder: Path
     source: Source
     loader: Loader
-    teacher: TeacherPass
+    teacher: TeacherRunner
     codecs: tuple[Codec, ...]
     manifest: Manifest
 
@@ -92,33 +96,20 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
     fix_numerics(world.device)
     config = _as_begun(config, world)
     source, name = open_train(config.files(folder), config.reading, world)
-    if len(source.index) != source.index.num_parent:
-        raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
-    network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
-    codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
-    precision = teacher_precision(config.precision, world.device)
+    with said_once():
+        if len(source.index) != source.index.num_parent:
+            raise ConfigError("a store holds all samples of a data set: give the whole index, not a subset's")
+        network, weights_sha256 = build_teacher(config.teacher, num_classes=len(source.index.classes))
+        codecs = _parse_codecs(config.keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
+    record = _record(config, network, weights_sha256, world)
     check_decoder_is_used(config.reading, name)
     if name == "dali":
         decoder = choose_decoder(config.reading, source.index, world)
         config = replace(config, reading=replace(config.reading, dali_decoder=decoder))
     backend = open_backend(name, source, _backend_options(config, world))
     try:
-        about_teacher = {
-            "weights_sha256": weights_sha256,
-            "precision": precision,
-            "num_classes": network.num_classes,
-            "embedding_dim": network.embedding_dim,
-        }
-        manifest = _checked(config, _draft(config, world, source, backend, codecs, about_teacher))
-        teacher = TeacherPass(
-            network,
-            device=world.device,
-            mean=config.pixels.mean,
-            std=config.pixels.std,
-            precision=precision,
-            batch=config.batch,
-            compiled=config.compile,
-        )
+        manifest = _checked(config, _draft(config, world, source, backend, codecs, record))
+        teacher = run_as_recorded(network, record, world.device)
         plan = Plan(get_policy(config.pixels.policy), config.pixels.plan_seed)
         loader = Loader(source.index, plan, backend, world.device)
         yield Setting(config, world, folder, source, loader, teacher, codecs, manifest)
@@ -180,13 +171,30 @@ def _parse_codecs(keep: str, *, num_classes: int, embedding_dim: int) -> tuple[C
         raise ConfigError(f"--keep: {error}") from error
 
 
+def _record(config: PrecomputeConfig, network: Network, weights_sha256: str, world: World) -> TeacherRecord:
+    return TeacherRecord(
+        name=config.teacher,
+        weights_sha256=weights_sha256,
+        seed=WEIGHTS_SEED,
+        resolution=config.pixels.resolution,
+        mean=config.pixels.mean,
+        std=config.pixels.std,
+        precision=teacher_precision(config.precision, world.device),
+        batch=config.batch,
+        channels_last=True,
+        compile=config.compile,
+        num_classes=network.num_classes,
+        embedding_dim=network.embedding_dim,
+    )
+
+
 def _draft(
     config: PrecomputeConfig,
     world: World,
     source: Source,
     backend: Backend,
     codecs: tuple[Codec, ...],
-    about_teacher: dict[str, Any],
+    teacher: TeacherRecord,
 ) -> Manifest:
     return Manifest(
         index_fingerprint=source.index.fingerprint,
@@ -195,18 +203,8 @@ def _draft(
         policy=get_policy(config.pixels.policy).to_json(),
         plan_seed=config.pixels.plan_seed,
         plan_version=PLAN_VERSION,
-        pixel_recipe=backend.pixel_recipe(),
-        teacher={
-            "name": config.teacher,
-            "seed": WEIGHTS_SEED,
-            "resolution": config.pixels.resolution,
-            "mean": list(config.pixels.mean),
-            "std": list(config.pixels.std),
-            "batch": config.batch,
-            "channels_last": True,
-            "compile": config.compile,
-            **about_teacher,
-        },
+        pixel_recipe=recipe_of(backend),
+        teacher=teacher,
         codecs=tuple(codec.to_json() for codec in codecs),
         shard_rows=config.shard_rows,
         made_with=describe_software(world),
@@ -253,12 +251,12 @@ def _checked(config: PrecomputeConfig, draft: Manifest) -> Manifest:
 
 def _named_alike(draft: Manifest, there: Manifest) -> Manifest:
     """The same weights under another name, such as a file that was moved, are the same teacher."""
-    if draft.teacher["weights_sha256"] != there.teacher.get("weights_sha256"):
+    if draft.teacher.weights_sha256 != there.teacher.weights_sha256:
         return draft
-    return replace(draft, teacher={**draft.teacher, "name": there.teacher.get("name")})
+    return replace(draft, teacher=replace(draft.teacher, name=there.teacher.name))
 
 
 def _decoded_alike(draft: Manifest, there: Manifest) -> Manifest:
     """Another decoder may make the same pixels: `going_on` measures that before a row is added."""
-    is_alike = same_but_decoder(draft.pixel_recipe, there.pixel_recipe)
+    is_alike = draft.pixel_recipe.same_but_decoder(there.pixel_recipe)
     return replace(draft, pixel_recipe=there.pixel_recipe) if is_alike else draft

@@ -35,7 +35,7 @@ def measure_speeds(setting: Setting, num_batches: int) -> Speeds:
         images = next(batches).images[::num_views].contiguous()
         loader = _rate(setting, batches, num_batches, lambda _: None)
         together = _rate(setting, batches, num_batches, lambda batch: _teach(setting, batch, num_views))
-    teacher = _rate(setting, itertools.repeat(images), num_batches, setting.teacher.outputs)
+    teacher = _rate(setting, itertools.repeat(images), num_batches, setting.teacher.of_pixels)
     told = setting.world.gather([loader, teacher, together])
     return Speeds(*(sum(values) for values in zip(*told, strict=True)))
 
@@ -56,7 +56,7 @@ def _rate(setting: Setting, items: Iterator[_Item], num_batches: int, action: Ca
 
 def _teach(setting: Setting, batch: Batch, num_views: int) -> None:
     for position in range(num_views):
-        setting.teacher.outputs(batch.images[position::num_views])
+        setting.teacher.of_pixels(batch.images[position::num_views])
 
 
 def _endless_requests(setting: Setting) -> Iterator[Request]:

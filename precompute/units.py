@@ -84,7 +84,7 @@ def _compute(setting: Setting, units: list[Unit], pulse: Pulse) -> Generator[Cal
 def _start_piece(setting: Setting, batch: Batch, unit: Unit, position: int) -> Callable[[], Piece]:
     """Run the teacher on one view of a batch, in which the views of a sample lie side by side."""
     own = slice(position, None, len(unit.views))
-    outputs = setting.teacher.outputs(batch.images[own])
+    outputs = setting.teacher.of_pixels(batch.images[own])
     both = {"logits": outputs.logits, "embedding": outputs.embedding}
     kept = {codec.source for codec in setting.codecs}
     copied = copy_to_host({name: value for name, value in both.items() if name in kept and value is not None})

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pipeline.core.errors import StoreError
+from stores.records import Measured, PixelRecipe, Record, TeacherRecord, as_json
 
 STORE_VERSION = 1
 _NOT_IDENTITY = ("measured", "made_with")
+_RECORDS: dict[str, type[Record]] = {"pixel_recipe": PixelRecipe, "teacher": TeacherRecord, "measured": Measured}
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,10 @@ class Manifest:
         plan_seed: must match: seed of the views.
         plan_version: must match: version of the plan's arithmetic.
         pixel_recipe: measured: how pixels were made, as the backend says.
-        teacher: recorded: name, weights_sha256, resolution, mean, std, precision, batch, channels_last, num_classes,
-            embedding_dim.
+        teacher: recorded: what it was, and how it was run.
         codecs: recorded: JSON of the codecs, in the order of their fields.
         shard_rows: rows of a shard.
-        measured: recorded, not part of the identity: the teacher's top1, noise_floor.
+        measured: recorded, not part of the identity: the teacher's accuracy, its noise floor, what codecs cost.
         made_with: recorded, not part of the identity: software and device of the job that began the store.
         version: of the format.
     """
@@ -42,11 +43,11 @@ class Manifest:
     policy: dict[str, Any]
     plan_seed: int
     plan_version: int
-    pixel_recipe: dict[str, Any]
-    teacher: dict[str, Any]
+    pixel_recipe: PixelRecipe
+    teacher: TeacherRecord
     codecs: tuple[dict[str, Any], ...]
     shard_rows: int
-    measured: dict[str, Any] = field(default_factory=dict)
+    measured: Measured = field(default_factory=Measured)
     made_with: dict[str, Any] = field(default_factory=dict)
     version: int = STORE_VERSION
 
@@ -61,7 +62,7 @@ class Manifest:
 
     def _entries(self) -> dict[str, Any]:
         # not asdict, which copies every class name: each shard's manifest is compared when a view is opened
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return {item.name: as_json(getattr(self, item.name)) for item in fields(self)}
 
     @classmethod
     def from_text(cls, text: str, where: str) -> "Manifest":
@@ -83,7 +84,8 @@ class Manifest:
         if set(found) != known:
             raise StoreError(f"{where}: the manifest's entries are not those of version {STORE_VERSION}")
         lists = {name: tuple(found[name]) for name in ("classes", "codecs")}
-        return cls(**{**found, **lists})
+        records = {name: kind.from_json(found[name]) for name, kind in _RECORDS.items()}
+        return cls(**{**found, **lists, **records})
 
 
 def _canonical(value: Any) -> str:

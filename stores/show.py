@@ -10,6 +10,7 @@ from stores.codec_registry import codec_from_json
 from stores.index_file import list_shards, read_manifest
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
+from stores.records import Record
 
 _SHORT = 12
 
@@ -44,23 +45,23 @@ def describe_store(store: Path) -> list[tuple[str, str]]:
         StoreError: no store, or one that this program cannot read.
     """
     manifest = read_manifest(store)
-    teacher, noise = manifest.teacher, manifest.measured.get("noise_floor")
+    teacher, measured = manifest.teacher, manifest.measured
     return [
         ("format version", str(manifest.version)),
         ("fingerprint", manifest.fingerprint()[:_SHORT]),
         ("data set", f"{manifest.num_rows:,} samples, index {manifest.index_fingerprint[:_SHORT]}"),
         ("classes", f"{len(manifest.classes):,}"),
-        ("teacher", str(teacher.get("name", "unknown"))),
-        ("weights sha256", str(teacher.get("weights_sha256", "unknown"))[:_SHORT]),
-        ("measured top-1", _top1(manifest)),
+        ("teacher", teacher.name or "unknown"),
+        ("weights sha256", (teacher.weights_sha256 or "unknown")[:_SHORT]),
+        ("measured top-1", _measured(measured.top1)),
         ("teacher's input", _values(teacher, ("resolution", "mean", "std"))),
         ("teacher's numerics", _values(teacher, ("precision", "batch", "channels_last", "compile"))),
         ("policy", _text(manifest.policy)),
         ("plan", f"seed {manifest.plan_seed}, version {manifest.plan_version}"),
-        ("pixel recipe", _text(manifest.pixel_recipe)),
+        ("pixel recipe", _text(manifest.pixel_recipe.to_json())),
         *(("codec", line) for line in _codecs(manifest)),
         ("shards", f"{manifest.shard_rows:,} rows each"),
-        ("noise floor", "not measured" if noise is None else _text(noise)),
+        ("noise floor", _measured(measured.noise_floor)),
         ("made with", _text(manifest.made_with) or "unknown"),
     ]
 
@@ -111,12 +112,12 @@ def _codecs(manifest: Manifest) -> list[str]:
     return [f"{fields.pop('id')}: {codec.row_bytes:,} bytes a row, {_text(fields)}" for codec, fields in codecs]
 
 
-def _top1(manifest: Manifest) -> str:
-    top1 = manifest.measured.get("top1")
-    return "not measured" if top1 is None else _text(top1)
+def _measured(found: Record | None) -> str:
+    return "not measured" if found is None else _text(found.to_json())
 
 
-def _values(entries: dict[str, Any], names: tuple[str, ...]) -> str:
+def _values(record: Record, names: tuple[str, ...]) -> str:
+    entries = record.to_json()
     return _text({name: entries[name] for name in names if name in entries})
 
 

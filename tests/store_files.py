@@ -4,6 +4,7 @@
 reads: its rows are the outputs of the images of `made_index()` in the views of a plan.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from stores.codec_registry import codec_from_json, parse_codecs
 from stores.codecs.dense_f16 import DenseF16
 from stores.index_file import create_store, write_index
 from stores.layout import ShardKey, shard_keys
-from stores.manifest import Manifest
+from stores.manifest import STORE_VERSION, Manifest
 from stores.reader import StoreReader, open_store
 from stores.shard import ShardWriter
 from stores.virtual import payload_fields
@@ -45,10 +46,10 @@ def small_manifest(codecs: Iterable[Codec] = (DenseF16(width=NUM_CLASSES),), **c
         "teacher": {"name": "resnet18@random", "weights_sha256": "ab" * 32, "precision": "fp32", "mean": [0.5, 0.5]},
         "codecs": tuple(codec.to_json() for codec in codecs),
         "shard_rows": SHARD_ROWS,
-        "measured": {"top1": 73.3, "noise_floor": {"kl": 1e-9, "max_abs": 2e-5}},
+        "measured": {"top1": {"top1": 73.3}, "noise_floor": {"kl": 1e-9, "max_abs": 2e-5}},
         "made_with": {"torch": "2.9"},
     }
-    return Manifest(**{**entries, **changes})
+    return Manifest.from_text(json.dumps({"version": STORE_VERSION, **entries, **changes}), "the small manifest")
 
 
 def teacher_rows(codec: Codec, view: int, ids: np.ndarray) -> np.ndarray:

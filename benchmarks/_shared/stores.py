@@ -7,6 +7,7 @@ from typing import Any
 from stores.codecs.dense_f16 import DenseF16
 from stores.layout import ShardKey
 from stores.manifest import Manifest
+from stores.records import PixelRecipe, TeacherRecord
 from stores.shard import ShardWriter
 
 Columns = Callable[[slice], dict[str, Any]]  # of a range of the view's rows
@@ -21,8 +22,8 @@ def manifest_of(num_rows: int, num_classes: int, shard_rows: int) -> Manifest:
         policy={},
         plan_seed=0,
         plan_version=1,
-        pixel_recipe={},
-        teacher={},
+        pixel_recipe=PixelRecipe(),
+        teacher=TeacherRecord.from_json({}),
         codecs=(DenseF16(width=num_classes).to_json(),),
         shard_rows=shard_rows,
     )

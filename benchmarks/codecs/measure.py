@@ -31,7 +31,9 @@ from pipeline.data.scan import scan_folder
 from pipeline.kernels import dkd
 from pipeline.kernels.kl import kl
 from pipeline.models.spec import resolve_model
-from precompute.teacher_pass import TeacherPass, build_teacher
+from pipeline.teachers.preparation import preparation
+from pipeline.teachers.rebuild import build_teacher
+from pipeline.teachers.runner import TeacherRunner
 from stores.codec import Codec
 from stores.codec_registry import parse_codecs
 
@@ -114,15 +116,15 @@ def teacher_rows(settings: Codecs, on_progress: Callable[[int, int], None]) -> T
     """
     index, _ = scan_folder(settings.data)
     network, _ = build_teacher(settings.teacher, num_classes=len(index.classes))
-    teacher = TeacherPass(
-        network, device=torch.device("cpu"), mean=settings.mean, std=settings.std, precision="fp32", batch=_BATCH
-    )
+    cpu = torch.device("cpu")
+    prepare = preparation(settings.mean, settings.std, cpu, torch.channels_last)
+    teacher = TeacherRunner(network, device=cpu, precision="fp32", prepare=prepare, batch=_BATCH)
     options = BackendOptions(settings.resolution, settings.threads or usable_cpus(), _BATCH)
     logits, embeddings, labels = [], [], []
     wanted, given = itertools.tee(_requests(index, settings))
     with closing(open_backend("torchvision", Source(index), options)) as backend:
         for pixels, rows in zip(backend.stream(wanted), given, strict=True):
-            outputs = teacher.outputs(pixels.images)
+            outputs = teacher.of_pixels(pixels.images)
             assert outputs.embedding is not None, "a Network always gives its embedding"
             logits.append(outputs.logits)
             embeddings.append(outputs.embedding)

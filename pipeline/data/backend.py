@@ -20,6 +20,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.data import backends
 from pipeline.data.index import Index
 from pipeline.data.plan import PlanRows
+from stores.records import PixelRecipe
 
 OnBadImage = Literal["stop", "gray"]
 Reads = Literal["files", "beton", "nothing"]
@@ -53,11 +54,11 @@ class DaliDecoding:
         return cls("mixed" if reading.dali_decoder == "mixed" else "cpu", reading.dali_hw_decoder_load)
 
     @classmethod
-    def from_recipe(cls, recipe: dict[str, Any]) -> "DaliDecoding | None":
+    def from_recipe(cls, recipe: PixelRecipe) -> "DaliDecoding | None":
         """Of a store's pixel recipe; None where DALI did not make its pixels."""
-        if recipe.get("backend") != "dali":
+        if recipe.backend != "dali":
             return None
-        return cls("mixed" if recipe.get("decode") == _NVJPEG else "cpu", float(recipe.get("hw_decoder_load", 0.0)))
+        return cls("mixed" if recipe.decode == _NVJPEG else "cpu", recipe.hw_decoder_load or 0.0)
 
     def to_recipe(self) -> dict[str, Any]:
         """Its part of a pixel recipe."""

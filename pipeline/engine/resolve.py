@@ -18,12 +18,12 @@ from pipeline.data.order import Order
 from pipeline.data.policy import Policy, get_policy
 from pipeline.devices.numerics import teacher_precision
 from pipeline.devices.world import World
-from pipeline.engine.teacher_choice import TeacherChoice, choose_teacher
 from pipeline.jobs.open import Job
 from pipeline.jobs.run_folder import is_same_run, read_saved_config
 from pipeline.methods._shared.method import Method
 from pipeline.methods._shared.registry import build_method
 from pipeline.models.spec import ModelSpec, parse_spec, resolve_model
+from pipeline.teachers.choice import TeacherChoice, choose_teacher
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def resolve_values(
     Raises:
         ConfigError: the batch cannot be divided.
     """
-    choice = choose_teacher(config, saved, data.train.index, world)
+    choice = choose_teacher(config, names.method.loss, names.policy, saved, data.train.index, world)
     config = _without_auto(config, saved, data, choice, world)
     micro_batches = config.optimisation.micro_batches or world.size
     order = Order(

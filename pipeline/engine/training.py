@@ -11,10 +11,10 @@ from pipeline.data.plan import Plan
 from pipeline.devices.numerics import set_kernels
 from pipeline.devices.world import World
 from pipeline.engine.networks import Networks, build_networks
-from pipeline.engine.pixel_check import check_pixels
 from pipeline.engine.resolve import Run
 from pipeline.engine.step import TrainStep, build_train_step
-from pipeline.engine.teacher_choice import StoredOutputs
+from pipeline.teachers.choice import StoredViews
+from pipeline.teachers.foreign_pixels import check_pixels
 from pipeline.teachers.staging import ViewStager
 from pipeline.teachers.stored import RowFetcher
 
@@ -74,7 +74,7 @@ def open_training(run: Run, world: World) -> Iterator[Training]:
         yield Training(run, world, loader, val_loader, networks, step)
 
 
-def _open_loader(run: Run, world: World, *, split: str, stored: StoredOutputs | None = None) -> Loader:
+def _open_loader(run: Run, world: World, *, split: str, stored: StoredViews | None = None) -> Loader:
     """The loader of "train" or "val" views; with `stored`, batches bring the teacher's rows along."""
     training, views, running = split == "train", run.config.views, run.config.running
     source = run.data.train if training else run.data.val
@@ -96,7 +96,7 @@ def _open_loader(run: Run, world: World, *, split: str, stored: StoredOutputs | 
     return Loader(source.index, plan, backend, world.device, views.num_views if training else 1, fetch)
 
 
-def _fetcher(run: Run, stored: StoredOutputs, world: World) -> RowFetcher:
+def _fetcher(run: Run, stored: StoredViews, world: World) -> RowFetcher:
     folder, stager = run.config.files.stage, None
     if folder is not None:
         stager = ViewStager(stored.reader, folder, views=stored.views, num_views=run.config.views.num_views)

@@ -7,11 +7,11 @@
 
 A checkpoint is a dictionary of tensors, numbers, strings and lists (read with weights_only=True):
 
-    version, step, config (JSON), fingerprint of the index
+    version, step, config (JSON), fingerprints of the data sets and of the store
     module       state_dict of student and method (BatchNorm: mean over ranks)
     statistics   (W, K) every rank's own BatchNorm buffers, so that the same world size continues bit for bit
     optimizer, scaler, ema
-    history      evaluations so far, best top-1, epochs already evaluated
+    progress     evaluations so far, images that were gray, seconds of training
 
 There is no random state and no loader state in it: both are functions of (seed, step), see `pipeline.core.rng`.
 The learning rate is a function of the step, see `optim.learning_rate`.

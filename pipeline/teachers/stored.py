@@ -72,26 +72,39 @@ def read_rows(
     buffers = {name: _empty(reader.fields[name], len(rows), pinned=pinned) for name in fields}
     arrays = {name: buffer.numpy() for name, buffer in buffers.items()}
     columns = reader.gather(view, rows.ids, fields=fields, out=arrays)
-    _check_column("label", columns["label"], request.labels, reader, request)
-    _check_column("plan_crc", columns["plan_crc"], rows.crc(), reader, request)
+    check_keys(reader, view, rows.ids, columns, labels=request.labels, plan_crcs=rows.crc())
     return buffers
+
+
+def check_keys(
+    reader: StoreReader,
+    view: int,
+    ids: np.ndarray,
+    columns: dict[str, np.ndarray],
+    *,
+    labels: np.ndarray,
+    plan_crcs: np.ndarray,
+) -> None:
+    """Compare what identifies rows (B,) of a view, "label" and "plan_crc" of `columns`, with this run's own.
+
+    Raises:
+        StoreError: rows of another image or crop; names view and ids.
+    """
+    for what, expected in (("label", labels), ("plan_crc", plan_crcs)):
+        wrong = np.flatnonzero(columns[what] != expected)
+        if len(wrong):
+            first = int(wrong[0])
+            raise StoreError(
+                f"the store's rows must be those of this run's images and crops: {what} differs in {len(wrong)} row(s)"
+                f"\nof view {view}, sample ids {ids[wrong][:_SHOWN_IDS].tolist()}.\n"
+                f"  store: {int(columns[what][first])}\n  run:   {int(expected[first])}\n"
+                f"Check it with: python -m stores verify {reader.path}"
+            )
 
 
 def _empty(field: Field, num_rows: int, *, pinned: bool) -> torch.Tensor:
     like = torch.from_numpy(np.empty(0, field.dtype))
     return torch.empty((num_rows, *field.shape), dtype=like.dtype, pin_memory=pinned)
-
-
-def _check_column(what: str, stored: np.ndarray, expected: np.ndarray, reader: StoreReader, request: Request) -> None:
-    wrong = np.flatnonzero(stored != expected)
-    if len(wrong):
-        first, view = int(wrong[0]), int(request.rows.views[0])
-        raise StoreError(
-            f"the store's rows must be those of this run's images and crops: {what} differs in {len(wrong)} row(s)\n"
-            f"of view {view}, sample ids {request.rows.ids[wrong][:_SHOWN_IDS].tolist()}.\n"
-            f"  store: {int(stored[first])}\n  run:   {int(expected[first])}\n"
-            f"Check it with: python -m stores verify {reader.path}"
-        )
 
 
 class StoredTeacher(Teacher):

@@ -33,8 +33,10 @@ from pipeline.data.index import Index
 from pipeline.data.plan import Plan
 from pipeline.data.policy import get_policy
 from pipeline.data.scan import scan_folder
+from pipeline.teachers.preparation import preparation
+from pipeline.teachers.rebuild import build_teacher
+from pipeline.teachers.runner import TeacherRunner
 from precompute.__main__ import main
-from precompute.teacher_pass import TeacherPass, build_teacher
 from stores.index_file import read_manifest
 from stores.reader import open_store
 
@@ -77,12 +79,12 @@ class TestRows:
         manifest = read_manifest(store)
         assert manifest.index_fingerprint == photo_index.fingerprint
         assert manifest.classes == photo_index.classes
-        assert manifest.pixel_recipe["backend"] == "torchvision"
-        assert manifest.teacher["name"] == teacher
-        assert manifest.teacher["mean"] == list(MEAN)
-        assert manifest.teacher["precision"] == "fp32"
-        assert manifest.measured["noise_floor"]["kl"] < 1e-6
-        assert 0 < manifest.measured["codecs"]["dense_f16"]["kl"] < 1e-5
+        assert manifest.pixel_recipe.backend == "torchvision"
+        assert manifest.teacher.name == teacher
+        assert manifest.teacher.mean == MEAN
+        assert manifest.teacher.precision == "fp32"
+        assert manifest.measured.noise_floor.kl < 1e-6
+        assert 0 < manifest.measured.codecs["dense_f16"].kl < 1e-5
         assert manifest.made_with["torch"] == str(torch.__version__)
 
     def test_the_teachers_top1_is_that_of_the_validation_images(
@@ -91,10 +93,10 @@ class TestRows:
         val = scan_folder(val_folder)[0]
         rows = Plan(get_policy("imagenet_eval"), 0).rows(val.ids, val.ids * 0, val.widths, val.heights)
         logits, _ = outputs_of(teacher, Source(val), rows, MEAN, STD)
-        recorded = read_manifest(store).measured["top1"]
-        assert recorded["top1"] == pytest.approx(100 * np.mean(logits.argmax(1) == val.labels))
-        assert recorded["num_samples"] == len(val)
-        assert f"top-1 {recorded['top1']:.2f} %" in (store.parent / "store.log").read_text()
+        recorded = read_manifest(store).measured.top1
+        assert recorded.top1 == pytest.approx(100 * np.mean(logits.argmax(1) == val.labels))
+        assert recorded.num_samples == len(val)
+        assert f"top-1 {recorded.top1:.2f} %" in (store.parent / "store.log").read_text()
 
 
 class TestTheSameStore:
@@ -138,12 +140,12 @@ def test_a_store_of_an_older_decoder_goes_on_where_its_rows_agree(
 ) -> None:
     old = tmp_path / "store"
     fill([*flags, "--views", "0:1"], old, entry=main_of_an_older_reflux)
-    assert read_manifest(old).pixel_recipe == OLDER_RECIPE
+    assert read_manifest(old).pixel_recipe.to_json() == OLDER_RECIPE
     before = contents(old)
     text = fill(flags, old, size=2)
     assert "pixels are made by another decoder than the store's; its rows allow to go on" in text
     assert "64 rows computed again" in text
-    assert read_manifest(old).pixel_recipe == OLDER_RECIPE
+    assert read_manifest(old).pixel_recipe.to_json() == OLDER_RECIPE
     assert open_store(old).complete_views() == [0, 1, 2]
     check_equal(old, store)
     assert before.items() <= contents(old).items(), "what was there stays"
@@ -202,9 +204,9 @@ def test_a_top1_measured_later_is_recorded_too(
 ) -> None:
     store = tmp_path / "store"
     assert "top-1 is not measured" in fill(photo_flags(teacher, photo_folder), store)
-    assert "top1" not in read_manifest(store).measured
+    assert read_manifest(store).measured.top1 is None
     fill(photo_flags(teacher, photo_folder, val_folder), store)
-    assert read_manifest(store).measured["top1"]["num_samples"] == 21
+    assert read_manifest(store).measured.top1.num_samples == 21
 
 
 def test_a_foreign_folder_is_left_alone(flags: list[str], tmp_path: Path) -> None:
@@ -288,6 +290,7 @@ def outputs_of(
     images = next(iter(backend.stream([rows]))).images
     backend.close()
     network, _ = build_teacher(teacher, num_classes=len(source.index.classes))
-    run = TeacherPass(network, device=torch.device("cpu"), mean=mean, std=std, precision="fp32", batch=len(rows))
-    outputs = run.outputs(images)
+    prepare = preparation(mean, std, torch.device("cpu"), torch.channels_last)
+    run = TeacherRunner(network, device=torch.device("cpu"), precision="fp32", prepare=prepare, batch=len(rows))
+    outputs = run.of_pixels(images)
     return outputs.logits.numpy(), outputs.embedding.numpy()

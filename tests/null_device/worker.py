@@ -33,10 +33,10 @@ from pipeline.core import parts as folders
 from pipeline.engine import session
 from pipeline.engine.step import TrainStep
 from pipeline.fit import fit
+from pipeline.teachers.runner import TeacherRunner
 from precompute.__main__ import parse_config as parse_precompute
 from precompute.config import PrecomputeConfig
 from precompute.fill import precompute
-from precompute.teacher_pass import TeacherPass
 
 Result = dict[str, Any]
 _LIMIT_S, _PORTS_A_PROCESS = 200, 32
@@ -104,7 +104,7 @@ def fill(place: Place, keep: list[str], stores: str, flags: list[str]) -> list[R
         arguments += ["--batch", "16", "--keep", codec, "--store", str(Path(stores) / codec), *flags]
         config, before = parse_precompute(arguments), counts()
         assert isinstance(config, PrecomputeConfig)
-        with counted_calls(TeacherPass, "outputs") as passes:
+        with counted_calls(TeacherRunner, "of_pixels") as passes:
             assert precompute(config) == "done"
         results.append(_result(passes, before))
     return results

@@ -16,6 +16,7 @@ from stores.index_file import create_store
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
 from stores.reader import open_store
+from stores.records import PixelRecipe, TeacherRecord
 from stores.shard import ShardWriter
 from stores.shard_file import LABEL, PLAN_CRC
 
@@ -31,8 +32,8 @@ def make_manifest(codecs: tuple[Codec, ...], num_rows: int, shard_rows: int) -> 
         policy={"kind": "none"},
         plan_seed=0,
         plan_version=1,
-        pixel_recipe={},
-        teacher={},
+        pixel_recipe=PixelRecipe(),
+        teacher=TeacherRecord.from_json({}),
         codecs=tuple(codec.to_json() for codec in codecs),
         shard_rows=shard_rows,
     )

@@ -21,7 +21,7 @@ from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
 from pipeline.models.spec import resolve_model
 from pipeline.models.zoo import build_network
-from pipeline.teachers.online import OnlineTeacher
+from pipeline.teachers.runner import TeacherRunner
 
 SECTION = (6, "teachers' precisions against float64", 45)
 
@@ -104,14 +104,12 @@ def _logits(network: nn.Module, images: torch.Tensor, setting: Setting) -> torch
 
 
 def _compare(problem: Problem, precision: str, setting: Setting) -> Outcome:
-    teacher = OnlineTeacher(
+    teacher = TeacherRunner(
         _network(problem),
         device=torch.device(setting.device),
         precision="fp32" if precision == "tf32" else precision,
-        memory_format=torch.channels_last,
-        compiled=False,
     )
-    forward = _in_tf32(teacher.network) if precision == "tf32" else teacher.outputs
+    forward = _in_tf32(teacher.network) if precision == "tf32" else teacher.forward
     images = problem.images.contiguous(memory_format=torch.channels_last)
     logits = [forward(part.to(setting.device)).logits.double().cpu() for part in images.split(64)]
     found = divergence_of(torch.cat(logits), problem.exact)

@@ -29,6 +29,7 @@ from pipeline.engine.resolve import _as_begun
 from precompute import audit, setting
 from precompute.config import AuditConfig, PrecomputeConfig
 from stores.index_file import create_store
+from stores.records import PixelRecipe
 
 needs_dali = pytest.mark.skipif(missing("dali") is not None, reason=str(missing("dali")))
 CRASH = "the mixed decoder ended its process by SIGSEGV"
@@ -214,19 +215,18 @@ def test_configurations_from_before_the_choice_go_on() -> None:
 
 def test_a_stores_recipe_says_how_dali_decoded() -> None:
     for decoding in (DaliDecoding("cpu"), DaliDecoding("mixed"), DaliDecoding("mixed", 0.65)):
-        recipe = {"backend": "dali", **decoding.to_recipe()}
+        recipe = PixelRecipe.from_json({"backend": "dali", **decoding.to_recipe()})
         assert DaliDecoding.from_recipe(recipe) == decoding
     former = {"backend": "dali", "decode": "region, nvjpeg", "resize": "linear, antialias, uint8", "copy": None}
-    assert DaliDecoding.from_recipe(former) == DaliDecoding("mixed")
-    assert DaliDecoding.from_recipe({"backend": "torchvision"}) is None
+    assert DaliDecoding.from_recipe(PixelRecipe.from_json(former)) == DaliDecoding("mixed")
+    assert DaliDecoding.from_recipe(PixelRecipe(backend="torchvision")) is None
 
 
 def test_a_store_is_filled_on_with_the_decoder_that_began_it(tmp_path: Path) -> None:
     for decoding in (DaliDecoding("cpu"), DaliDecoding("mixed")):
         store = tmp_path / decoding.decoder
-        create_store(
-            store, replace(manifest("dense_f16"), pixel_recipe={"backend": "dali", **decoding.to_recipe()}), None
-        )
+        recipe = PixelRecipe.from_json({"backend": "dali", **decoding.to_recipe()})
+        create_store(store, replace(manifest("dense_f16"), pixel_recipe=recipe), None)
         config = PrecomputeConfig(teacher="demo_teacher@random", store=store)
         now = setting._as_begun(config, on_cuda())
         assert (now.reading.backend, now.reading.dali_decoder) == ("dali", decoding.decoder)
@@ -238,10 +238,10 @@ def test_a_store_is_filled_on_with_the_decoder_that_began_it(tmp_path: Path) -> 
 
 def test_an_audit_decodes_as_the_store_was_where_it_can(photo_index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dali_proof, "prove", lambda *_, **__: None)
-    recipe = {"backend": "dali", **DaliDecoding("mixed", 0.5).to_recipe()}
+    recipe = PixelRecipe.from_json({"backend": "dali", **DaliDecoding("mixed", 0.5).to_recipe()})
     stored, settings = replace(manifest("dense_f16"), pixel_recipe=recipe), AuditConfig("demo_teacher@random")
     assert audit._decoding(settings, stored, photo_index, on_cuda()) == DaliDecoding("mixed", 0.5)
     assert audit._decoding(replace(settings, dali_decoder="cpu"), stored, photo_index, on_cuda()).decoder == "cpu"
     assert audit._decoding(settings, stored, photo_index, World(0, 1, torch.device("cpu"), 1)).decoder == "cpu"
-    others = replace(stored, pixel_recipe={"backend": "torchvision"})
+    others = replace(stored, pixel_recipe=PixelRecipe(backend="torchvision"))
     assert audit._decoding(settings, others, photo_index, on_cuda()) == DaliDecoding("cpu")

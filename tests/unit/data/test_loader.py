@@ -14,7 +14,7 @@ from pipeline.data.loader import Loader
 from pipeline.data.order import Order
 from pipeline.data.plan import Plan
 from pipeline.data.policy import get_policy
-from pipeline.engine.networks import preparation
+from pipeline.teachers.preparation import preparation
 
 CPU = torch.device("cpu")
 

@@ -1,5 +1,6 @@
 """What a precision means to the libraries' switches, and that a frozen teacher's rounding changes no output."""
 
+import os
 import types
 from collections.abc import Iterator
 
@@ -9,10 +10,10 @@ from torch import nn
 from torch.nn.functional import conv2d
 from torch.nn.utils import weight_norm
 
-from pipeline.devices.numerics import fix_compiler, running_in, set_kernels
+from pipeline.devices.numerics import fix_compiler, fixed_numerics, running_in, set_kernels
 from pipeline.models.network import Network
 from pipeline.models.outputs import Outputs
-from pipeline.teachers.online import OnlineTeacher
+from pipeline.teachers.runner import TeacherRunner
 
 CPU = torch.device("cpu")
 SWITCHES = (
@@ -87,6 +88,26 @@ def test_a_torch_without_the_field_is_left_without_it(monkeypatch: pytest.Monkey
     assert not vars(older), "torch 2.9's configuration raises AttributeError for names that it does not know"
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_block_in_a_stores_numerics_leaves_the_runs_own_behind_it(deterministic: bool) -> None:
+    def found() -> list[object]:
+        process = (
+            torch.get_deterministic_debug_mode(),
+            torch.get_num_threads(),
+            os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        )
+        return [*process, *(getattr(place, name) for place, name in SWITCHES)]
+
+    set_kernels(deterministic=deterministic, precision="bf16")
+    before = found()
+    with fixed_numerics(CPU):
+        assert torch.backends.cudnn.deterministic
+        assert torch.is_deterministic_algorithms_warn_only_enabled(), "a run refuses what a store warns of"
+        assert (torch.backends.cudnn.allow_tf32, torch.get_num_threads()) == (False, 1)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert found() == before
+
+
 class Standardised(nn.Conv2d):
     """Computes its weight in float32 before autocast rounds it, as weight standardisation does."""
 
@@ -107,10 +128,12 @@ def test_a_frozen_teachers_convolutions_are_rounded_once_and_give_the_same_bits(
     plain = network().eval().to(memory_format=torch.channels_last)
     with torch.no_grad(), running_in(CPU, precision):
         expected: Outputs = plain(images)
-    teacher = OnlineTeacher(
-        network(), device=CPU, precision=precision, memory_format=torch.channels_last, compiled=False
+    teacher = TeacherRunner(
+        network(),
+        device=CPU,
+        precision=precision,
     )
-    found = teacher.outputs(images)
+    found = teacher.forward(images)
     assert torch.equal(found.logits, expected.logits)
     assert found.embedding is not None
     assert torch.equal(found.embedding, expected.embedding)
@@ -147,13 +170,15 @@ def test_convolutions_that_autocast_does_not_reach_keep_their_weights() -> None:
     images, plain = torch.randn(4, 3, 16, 16), leaving_network().eval().to(memory_format=torch.channels_last)
     with torch.no_grad(), running_in(CPU, "bf16"):
         expected: Outputs = plain(images)
-    teacher = OnlineTeacher(
-        leaving_network(), device=CPU, precision="bf16", memory_format=torch.channels_last, compiled=False
+    teacher = TeacherRunner(
+        leaving_network(),
+        device=CPU,
+        precision="bf16",
     )
     generator = torch.get_rng_state()
     with torch.inference_mode():  # as an evaluation asks
-        assert torch.equal(teacher.outputs(images).logits, expected.logits)
-    assert torch.equal(teacher.outputs(images).logits, expected.logits)
+        assert torch.equal(teacher.forward(images).logits, expected.logits)
+    assert torch.equal(teacher.forward(images).logits, expected.logits)
     assert not any(parameter.is_inference() for parameter in teacher.network.parameters())
     assert torch.equal(torch.get_rng_state(), generator), "the look at the network draws nothing"
     dtypes = {name: parameter.dtype for name, parameter in teacher.network.model.named_parameters()}

@@ -1,33 +1,41 @@
 """Rows computed again: a store that tells the truth passes, one that does not is named, by view and sample id."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.config import TrainImages
+from pipeline.config import Files, RunConfig, Running, Teaching, TrainImages
 from pipeline.core.command import run_command
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backend import BackendOptions, Source, missing, open_backend
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION, Plan
 from pipeline.data.policy import get_policy
-from pipeline.engine.pixel_check import NEGLIGIBLE, allowed_divergence
+from pipeline.devices.numerics import fixed_numerics, set_kernels
+from pipeline.devices.world import World
+from pipeline.teachers.choice import StoredViews
+from pipeline.teachers.foreign_pixels import check_pixels
+from pipeline.teachers.rebuild import build_teacher, rebuild, run_as_recorded
+from pipeline.teachers.recompute import NEGLIGIBLE, allowed_divergence
 from precompute.__main__ import main
-from precompute.audit import AuditReport, open_audit
+from precompute.audit import Audit, AuditReport, open_audit
 from precompute.config import AuditConfig
-from precompute.teacher_pass import TeacherPass, build_teacher, fix_numerics
 from stores.codec import Codec
 from stores.codec_registry import parse_codecs
 from stores.index_file import create_store, write_index
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
+from stores.outputs import StoreOutputs, pick_outputs
+from stores.reader import open_store
+from stores.records import Measured, PixelRecipe, TeacherRecord
 from stores.shard import ShardWriter
 
 TEACHER, SIDE, BATCH, SHARD_ROWS, VIEWS = "demo_teacher@random", 32, 16, 30, (0, 4)
@@ -40,15 +48,8 @@ Rows = dict[str, np.ndarray]
 @pytest.fixture(autouse=True)
 def numerics() -> Iterator[None]:
     """What an audit sets for its process is put back for the other tests."""
-    threads, environment = torch.get_num_threads(), dict(os.environ)
-    yield
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    torch.backends.cudnn.benchmark = torch.backends.cudnn.deterministic = False
-    torch.backends.cudnn.allow_tf32 = True
-    for name in set(os.environ) - set(environment):
-        del os.environ[name]
+    with fixed_numerics(torch.device("cpu")):
+        yield
 
 
 def make_store(
@@ -62,10 +63,18 @@ def make_store(
     **entries: Any,
 ) -> Manifest:
     """A store of the index's images; `change` may alter a view's columns, whose checksums then are right."""
-    fix_numerics(torch.device("cpu"))
     network, weights_sha256 = build_teacher(teacher_name, num_classes=len(index.classes))
     codecs = parse_codecs(keep, num_classes=network.num_classes, embedding_dim=network.embedding_dim)
-    teacher = TeacherPass(network, device=torch.device("cpu"), mean=MEAN, std=STD, precision="fp32", batch=BATCH)
+    record = TeacherRecord(
+        name=teacher_name,
+        weights_sha256=weights_sha256,
+        resolution=SIDE,
+        mean=MEAN,
+        std=STD,
+        precision="fp32",
+        batch=BATCH,
+    )
+    teacher = run_as_recorded(network, record, torch.device("cpu"))
     backend = open_backend("torchvision", Source(index), BackendOptions(SIDE, 2, BATCH))
     policy = get_policy("imagenet_train")
     manifest = Manifest(
@@ -75,16 +84,8 @@ def make_store(
         policy=policy.to_json(),
         plan_seed=5,
         plan_version=PLAN_VERSION,
-        pixel_recipe=backend.pixel_recipe(),
-        teacher={
-            "name": teacher_name,
-            "weights_sha256": weights_sha256,
-            "resolution": SIDE,
-            "mean": list(MEAN),
-            "std": list(STD),
-            "precision": "fp32",
-            "batch": BATCH,
-        },
+        pixel_recipe=PixelRecipe.from_json(backend.pixel_recipe()),
+        teacher=record,
         codecs=tuple(codec.to_json() for codec in codecs),
         shard_rows=SHARD_ROWS,
     )
@@ -92,7 +93,7 @@ def make_store(
     for view in views:
         rows = Plan(policy, 5).rows(index.ids, np.full(len(index), view), index.widths, index.heights)
         parts = [rows.part(slice(start, start + BATCH)) for start in range(0, len(rows), BATCH)]
-        outputs = [teacher.outputs(pixels.images) for pixels in backend.stream(iter(parts))]
+        outputs = [teacher.of_pixels(pixels.images) for pixels in backend.stream(iter(parts))]
         columns = {"label": index.labels.astype("<i4"), "plan_crc": rows.crc().astype("<u4")}
         for codec in codecs:
             columns |= codec.encode(np.concatenate([getattr(part, codec.source).numpy() for part in outputs]))
@@ -187,7 +188,7 @@ def test_the_noise_floor_widens_the_bound(tmp_path: Path, photo_folder: Path, ph
     def shift(view: int, columns: Rows) -> None:
         columns["logits"] += np.float16(0.05)
 
-    floor = {"noise_floor": {"max_abs_logit": 0.01, "kl": 1e-6}}
+    floor = Measured.from_json({"noise_floor": {"max_abs_logit": 0.01, "kl": 1e-6}})
     make_store(tmp_path / "narrow", photo_index, change=shift, views=(0,))
     make_store(tmp_path / "wide", photo_index, change=shift, views=(0,), measured=floor)
     assert len(run_audit(tmp_path / "narrow", photo_folder, rows=10).problems) > 0
@@ -211,7 +212,7 @@ def test_what_does_not_belong_to_the_store_is_refused_with_both_values(
 def test_another_pixel_recipe_is_refused_unless_the_backend_is_named(
     tmp_path: Path, photo_folder: Path, photo_index: Index
 ) -> None:
-    recipe = {"backend": "torchvision", "decode": "otherwise"}
+    recipe = PixelRecipe.from_json({"backend": "torchvision", "decode": "otherwise"})
     make_store(tmp_path / "s", photo_index, views=(0,), pixel_recipe=recipe)
     with pytest.raises(StoreError, match=r"pixels were made in another way(.|\n)*store: .*otherwise.*\n  here: .*full"):
         run_audit(tmp_path / "s", photo_folder)
@@ -224,7 +225,13 @@ def test_another_decoder_of_the_same_backend_is_compared_by_divergence(
     tmp_path: Path, photo_folder: Path, photo_index: Index
 ) -> None:
     older = {"backend": "torchvision", "decode": "full", "resize": "bilinear, antialias, uint8", "copy": None}
-    make_store(tmp_path / "s", photo_index, views=(0,), pixel_recipe=older, teacher_name=TEACHER_OF_IMAGES)
+    make_store(
+        tmp_path / "s",
+        photo_index,
+        views=(0,),
+        pixel_recipe=PixelRecipe.from_json(older),
+        teacher_name=TEACHER_OF_IMAGES,
+    )
     report = run_audit(tmp_path / "s", photo_folder, teacher=TEACHER_OF_IMAGES)
     assert [problem.kind for problem in report.problems] == ["note"]
     assert report.figures[0].kl_mean < report.allowed_kl[0]
@@ -261,11 +268,49 @@ def test_on_another_backends_pixels_rows_are_compared_by_divergence(
 
 def test_the_allowance_of_other_pixels_is_never_less_than_negligible(photo_index: Index, tmp_path: Path) -> None:
     costs = {"dense_f16": {"kl": 1e-8}, "affine_u8": {"kl": 3e-6}}
-    manifest = make_store(tmp_path / "s", photo_index, views=(), measured={"codecs": costs, "noise_floor": {"kl": 0}})
+    measured = Measured.from_json({"codecs": costs, "noise_floor": {"kl": 0}})
+    manifest = make_store(tmp_path / "s", photo_index, views=(), measured=measured)
     assert allowed_divergence(manifest, ["dense_f16"]) == NEGLIGIBLE == 1e-5
     assert allowed_divergence(manifest, ["dense_f16", "affine_u8"]) == pytest.approx(3e-5)
-    noisy = replace(manifest, measured={"noise_floor": {"kl": 2e-6}})
+    noisy = replace(manifest, measured=Measured.from_json({"noise_floor": {"kl": 2e-6}}))
     assert allowed_divergence(noisy, ["dense_f16"]) == pytest.approx(2e-5)
+
+
+@pytest.mark.parametrize("keep", ["affine_u8", "embedding_u8"])
+def test_training_asks_what_an_audit_asks_and_gets_the_same_answer(
+    tmp_path: Path, photo_folder: Path, photo_index: Index, capsys: pytest.CaptureFixture[str], keep: str
+) -> None:
+    """In the store's batches and numerics, whatever the run has set for itself, and has again afterwards."""
+    cpu, foreign = torch.device("cpu"), PixelRecipe(backend="torchvision")
+    make_store(tmp_path / "s", photo_index, views=(0,), keep=keep, pixel_recipe=foreign, teacher_name=TEACHER_OF_IMAGES)
+    reader, source = open_store(tmp_path / "s"), Source(photo_index)
+    outputs = pick_outputs(reader, frozenset({"logits"}), lambda num: None)
+    assert isinstance(outputs, StoreOutputs)
+    stored = StoredViews(reader, outputs.logits_codec, outputs.embedding_codec, outputs.head, frozenset({0}))
+    config = RunConfig(
+        recipe="test",
+        student="demo_student",
+        teacher=TEACHER_OF_IMAGES,
+        method="kd",
+        files=Files(out=tmp_path),
+        running=Running(backend="torchvision"),
+    )
+    set_kernels(deterministic=False, precision="bf16")
+    torch.set_num_threads(2)
+    with closing(open_backend("torchvision", source, BackendOptions(SIDE, 2, BATCH))) as backend:
+        loader: Any = SimpleNamespace(backend=backend)
+        check_pixels(config, stored, source, loader, World(0, 1, cpu, 2))
+        assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (2, False)
+        with fixed_numerics(cpu):
+            ids = photo_index.ids[np.arange(64) * len(photo_index) // 64]
+            teacher = rebuild(reader.manifest, cpu)
+            audit = Audit(reader, (np.zeros(64, np.int64), ids), photo_index, backend, teacher)
+            report = audit.compare(lambda done, total: None)
+    (figures,), (allowed,) = report.figures, report.allowed_kl
+    assert f"mean KL {figures.kl_mean:.3g}, allowed {allowed:.3g}\n" in capsys.readouterr().out
+    strict = replace(config, teaching=Teaching(max_divergence=0.0))
+    with pytest.raises(StoreError, match=rf"mean KL {figures.kl_mean:.3g} over 64 rows, 0 is allowed"):
+        check_pixels(strict, stored, source, loader, World(0, 1, cpu, 2))
 
 
 def test_a_store_without_a_complete_view_is_refused(tmp_path: Path, photo_folder: Path, photo_index: Index) -> None:
@@ -310,7 +355,7 @@ def test_what_cannot_be_compared_is_refused_before_the_checksums(
 def test_a_backend_that_is_not_installed_is_refused_with_the_way_out(
     tmp_path: Path, photo_folder: Path, photo_index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_store(tmp_path / "s", photo_index, views=(0,), pixel_recipe={"backend": "dali"})
+    make_store(tmp_path / "s", photo_index, views=(0,), pixel_recipe=PixelRecipe(backend="dali"))
     monkeypatch.setattr("precompute.audit.missing", lambda name: f"{name} is not installed")
     with pytest.raises(ConfigError, match=r"were made by dali. dali is not installed\nOr give another --backend"):
         run_audit(tmp_path / "s", photo_folder)

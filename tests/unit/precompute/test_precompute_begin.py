@@ -13,6 +13,9 @@ from pipeline.devices.world import World
 from pipeline.jobs.pulse import Pulse, Totals
 from pipeline.jobs.signals import StopRequest
 from pipeline.models.outputs import Outputs
+from pipeline.teachers.preparation import preparation
+from pipeline.teachers.rebuild import build_teacher
+from pipeline.teachers.runner import TeacherRunner
 from precompute.config import PlanConfig, PrecomputeConfig
 from precompute.endings import Pace, store_remedies
 from precompute.plan import check_free, cost_lines
@@ -20,10 +23,10 @@ from precompute.probe import check_head, check_top1
 from precompute.report import format_bytes, format_duration
 from precompute.speed import Speeds
 from precompute.store_folder import remove_old_leftovers
-from precompute.teacher_pass import TeacherPass, build_teacher
 from precompute.work import Unit
 from stores.codec_registry import parse_codecs
 
+CPU = torch.device("cpu")
 JOB = PrecomputeConfig(teacher="demo_teacher@random", views="0:50", expect_top1=73.3)
 
 
@@ -46,8 +49,9 @@ def test_an_expectation_that_cannot_be_checked_is_refused() -> None:
 @pytest.mark.parametrize("keep", ["embedding_f16", "embedding_u8,dense_f16"])
 def test_the_head_is_checked_within_the_codecs_rounding(keep: str) -> None:
     network, _ = build_teacher("demo_teacher@random", num_classes=7)
-    run = TeacherPass(network, device=torch.device("cpu"), mean=(0.5,) * 3, std=(0.2,) * 3, precision="fp32", batch=8)
-    outputs = run.outputs(torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8))
+    prepare = preparation((0.5,) * 3, (0.2,) * 3, CPU, torch.channels_last)
+    run = TeacherRunner(network, device=CPU, precision="fp32", prepare=prepare, batch=8)
+    outputs = run.of_pixels(torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8))
     codecs = parse_codecs(keep, num_classes=7, embedding_dim=network.embedding_dim)
     setting = SimpleNamespace(teacher=run, codecs=codecs, config=JOB)
     check_head(setting, outputs)

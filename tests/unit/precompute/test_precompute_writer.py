@@ -12,6 +12,7 @@ from stores.codecs.dense_f16 import DenseF16
 from stores.layout import ShardKey
 from stores.manifest import Manifest
 from stores.reader import open_store
+from stores.records import PixelRecipe, TeacherRecord
 
 CODEC = DenseF16(width=3)
 KEY = ShardKey(2, 4, 10)
@@ -22,8 +23,8 @@ MANIFEST = Manifest(
     policy={},
     plan_seed=0,
     plan_version=1,
-    pixel_recipe={},
-    teacher={},
+    pixel_recipe=PixelRecipe(),
+    teacher=TeacherRecord.from_json({}),
     codecs=(CODEC.to_json(),),
     shard_rows=4,
 )

@@ -25,6 +25,7 @@ from stores.codecs.topk import TopK
 from stores.index_file import create_store, list_shards, read_head, read_manifest, write_index
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
+from stores.records import Measured
 from stores.show import describe_store
 from stores.verify import verify_store
 
@@ -129,10 +130,11 @@ def test_an_old_index_is_brought_up_to_date(tmp_path: Path) -> None:
     store, manifest = tmp_path / "s", small_store(tmp_path / "s", views=(0,))
     for key in shard_keys(1, 10, 4):
         write_shard(store, key, manifest, CODECS[:1])
-    write_index(store, replace(manifest, measured={"top1": 12.5}))
+    measured = Measured.from_json({"top1": {"top1": 12.5}})
+    write_index(store, replace(manifest, measured=measured))
     with h5py.File(store / "store.h5", "r") as file:
         assert sorted(file["views"]) == ["0", "1"]
-    assert read_manifest(store).measured == {"top1": 12.5}
+    assert read_manifest(store).measured == measured
     assert sorted(os.listdir(store)) == ["store.h5", "views"]
 
 
@@ -144,7 +146,7 @@ def test_class_lists_of_imagenet_21k_fit(tmp_path: Path) -> None:
 
 def test_the_second_job_joins_and_gets_the_first_ones_measurements(tmp_path: Path) -> None:
     first = create_store(tmp_path / "s", small_manifest(), None)
-    again = small_manifest(measured={"top1": 1.0}, made_with={"torch": "3"})
+    again = small_manifest(measured={"top1": {"top1": 1.0}}, made_with={"torch": "3"})
     assert create_store(tmp_path / "s", again, None) == first != again
 
 

@@ -19,7 +19,7 @@ from stores.reader import open_store
 
 README = Path(stores.show.__file__).with_name("README.md").read_text(encoding="utf-8")
 GOLDEN = REPOSITORY / "tests" / "golden" / "store_v1"
-LOOK, READ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+LOOK, READ, OUTPUTS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_a_view_is_looked_at_as_the_specification_says() -> None:
@@ -41,6 +41,17 @@ def test_a_reader_written_from_the_specification_reads_what_ours_reads(name: str
         assert all(np.array_equal(ours[field][sample], row[field]) for field in ours)
     text = json.dumps(names["identity"], sort_keys=True, separators=(",", ":"))
     assert hashlib.sha256(text.encode()).hexdigest() == names["header"]["store"]
+
+
+def test_outputs_are_read_as_the_specification_says() -> None:
+    names: dict[str, Any] = {}
+    code = OUTPUTS.replace("STORE", str(GOLDEN / "two_codecs")).replace("(7, ids)", "(3, ids)")
+    exec(code, names)
+    columns = open_store(GOLDEN / "two_codecs").gather(3, np.array([5, 0, 3]))
+    assert np.array_equal(names["embedding"], columns["embedding"].astype(np.float32))
+    rebuilt = names["embedding"] @ names["weight"].T + names["bias"]
+    np.testing.assert_allclose(names["logits"], rebuilt, rtol=1e-5, atol=1e-5)
+    assert names["logits"].dtype == names["embedding"].dtype == np.float32
 
 
 def test_every_codec_field_and_manifest_entry_is_specified() -> None:

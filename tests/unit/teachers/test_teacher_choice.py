@@ -12,8 +12,10 @@ from pipeline.config import Files, Optimisation, RunConfig, Teaching, Views
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backends.synthetic import synthetic_index
 from pipeline.data.index import Index
+from pipeline.data.policy import get_policy
 from pipeline.devices.world import World
-from pipeline.engine.teacher_choice import TeacherChoice, choose_teacher
+from pipeline.losses._shared.registry import loss_record
+from pipeline.teachers.choice import TeacherChoice, choose_teacher
 
 WORLD = World(0, 1, torch.device("cpu"), 1)
 INDEX = made_index()
@@ -33,8 +35,11 @@ def config(store: Path | None, source: Any = "auto", *, temperature: float = 4.0
     )
 
 
-def choose(config: RunConfig, saved: RunConfig | None = None, index: Index = INDEX) -> TeacherChoice:
-    return choose_teacher(config, saved, index, WORLD)
+def choose(
+    config: RunConfig, saved: RunConfig | None = None, index: Index = INDEX, world: World = WORLD
+) -> TeacherChoice:
+    loss, policy = loss_record(config.method, config.method_args), get_policy(config.views.policy)
+    return choose_teacher(config, loss, policy, saved, index, world)
 
 
 def test_without_a_store_the_teacher_runs_online() -> None:
@@ -129,7 +134,7 @@ def test_one_line_says_that_an_online_teacher_leaves_the_store_alone(
 
 
 def test_one_rank_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    choose_teacher(config(tmp_path, "online"), None, INDEX, World(1, 2, torch.device("cpu"), 1))
+    choose(config(tmp_path, "online"), world=World(1, 2, torch.device("cpu"), 1))
     assert capsys.readouterr().out == ""
 
 
@@ -137,7 +142,7 @@ def test_embeddings_give_logits_through_the_head(tmp_path: Path) -> None:
     fill(tmp_path, "embedding_u8").close()
     choice = choose(config(tmp_path, "stored"))
     assert choice.stored is not None
-    assert choice.stored.logits is None
+    assert choice.stored.logits_codec is None
     assert choice.stored.head is not None
 
 

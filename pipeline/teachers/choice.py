@@ -3,50 +3,29 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from pipeline.config import RunConfig
 from pipeline.core.command import Lines
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.index import Index
 from pipeline.data.plan import PLAN_VERSION
-from pipeline.data.policy import get_policy
+from pipeline.data.policy import Policy
 from pipeline.devices.world import World
 from pipeline.losses._shared.record import Loss
-from pipeline.losses._shared.registry import loss_record
-from stores.codec import Codec
-from stores.index_file import read_head
 from stores.manifest import Manifest
+from stores.outputs import StoreOutputs, kept, pick_outputs
 from stores.reader import StoreReader, open_store
 from stores.show import as_ranges
 
-_OUTPUTS = frozenset({"logits", "embedding", "head"})
-_SHOWN = 8
-
 
 @dataclass(frozen=True)
-class StoredOutputs:
+class StoredViews(StoreOutputs):
     """What a run reads from its store.
 
     Attributes:
-        reader: the opened store.
         views: the views that it reads.
-        logits: the codec that gives logits; None where they are rebuilt from the embedding, or not needed.
-        embedding: the codec that gives embeddings; None where nothing needs them.
-        head: the teacher's classifier, weight (C, D) and bias (C,) float32, where the store has it.
     """
 
-    reader: StoreReader
     views: frozenset[int]
-    logits: Codec | None
-    embedding: Codec | None
-    head: tuple[np.ndarray, np.ndarray] | None
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The store's fields that are read."""
-        codecs = [codec for codec in (self.logits, self.embedding) if codec is not None]
-        return tuple(field.name for codec in codecs for field in codec.fields)
 
 
 @dataclass(frozen=True)
@@ -63,7 +42,7 @@ class TeacherChoice:
     """
 
     source: Literal["none", "stored", "online", "hybrid"]
-    stored: StoredOutputs | None
+    stored: StoredViews | None
     teacher: str | None
     num_views: int | None
     notes: tuple[str, ...] = ()
@@ -75,13 +54,17 @@ class TeacherChoice:
         return None if self.stored is None else self.stored.reader.manifest.fingerprint()
 
 
-def choose_teacher(config: RunConfig, saved: RunConfig | None, index: Index, world: World) -> TeacherChoice:
+def choose_teacher(
+    config: RunConfig, loss: Loss, policy: Policy, saved: RunConfig | None, index: Index, world: World
+) -> TeacherChoice:
     """Open the store where one is given, check that it is of these views, decide, and say at once what was decided.
 
     The main rank says it here, before any network is built: where building fails, this is what explains it.
 
     Args:
         config: from the command line.
+        loss: of the method.
+        policy: of the training views.
         saved: the run's own, where it is continued: source and number of views stay what they were.
         index: the training data.
         world: the ranks; all decide alike, the main rank reads the shards' headers.
@@ -90,7 +73,7 @@ def choose_teacher(config: RunConfig, saved: RunConfig | None, index: Index, wor
         StoreError: the store is of other data, views or format; both values are shown.
         ConfigError: `stored` or `hybrid` asked for and not possible.
     """
-    choice = _choose(config, saved, index, world)
+    choice = _choose(config, loss, policy, saved, index, world)
     lines = Lines(enabled=world.is_main)
     for note in choice.notes:
         lines.say(note)
@@ -99,8 +82,10 @@ def choose_teacher(config: RunConfig, saved: RunConfig | None, index: Index, wor
     return choice
 
 
-def _choose(config: RunConfig, saved: RunConfig | None, index: Index, world: World) -> TeacherChoice:
-    loss, num_views = loss_record(config.method, config.method_args), config.views.num_views
+def _choose(
+    config: RunConfig, loss: Loss, policy: Policy, saved: RunConfig | None, index: Index, world: World
+) -> TeacherChoice:
+    num_views = config.views.num_views
     if saved is not None and num_views is None:
         num_views = saved.views.num_views
     if not loss.needs.teacher:
@@ -111,16 +96,16 @@ def _choose(config: RunConfig, saved: RunConfig | None, index: Index, world: Wor
     if config.files.store is None or asked == "online":
         return TeacherChoice("online", None, config.teacher, num_views, _unread(config))
     reader = _open(config)
-    _check_same_views(reader.manifest, config, index)
+    _check_same_views(reader.manifest, policy, config.views.plan_seed, index)
     complete: list[int] = world.gather(reader.complete_views())[0]  # a store may grow: all ranks take the main one's
-    picked = _pick_codecs(reader, loss)
+    picked = pick_outputs(reader, loss.needs.teacher, loss.refuses_topk)
     lacking = picked if isinstance(picked, str) else _lacking_views(reader, complete, num_views, asked)
     if lacking is not None:
         if asked == "auto":
             return TeacherChoice("online", None, config.teacher, num_views, (), _fallback(config, reader, lacking))
         raise ConfigError(f"--teacher-source {asked} is not possible with {reader.path}: {lacking}")
     assert not isinstance(picked, str)
-    return _from_store(config, reader, picked, complete, num_views, asked, world)
+    return _from_store(config, picked, complete, num_views, asked, world)
 
 
 def _unread(config: RunConfig) -> tuple[str, ...]:
@@ -133,7 +118,7 @@ def _unread(config: RunConfig) -> tuple[str, ...]:
 
 
 def _fallback(config: RunConfig, reader: StoreReader, lacking: str) -> tuple[str, ...]:
-    name = str(reader.manifest.teacher["name"])
+    name = reader.manifest.teacher.name
     unread = f"the store {reader.path} is not read, and the teacher {config.teacher} runs online: {lacking}"
     if config.teacher == name:
         return (unread,)
@@ -152,15 +137,14 @@ def _open(config: RunConfig) -> StoreReader:
         raise StoreError(f"the store {config.files.store} cannot be opened: {error}") from error
 
 
-def _check_same_views(manifest: Manifest, config: RunConfig, index: Index) -> None:
+def _check_same_views(manifest: Manifest, policy: Policy, plan_seed: int, index: Index) -> None:
     """Refuse a store whose rows belong to other images, crops or classes."""
-    views = config.views
     pairs = (
         ("data set (index fingerprint)", manifest.index_fingerprint, index.fingerprint),
         ("number of samples", manifest.num_rows, index.num_parent),
         ("classes", *_first_other_class(manifest.classes, index.classes)),
-        ("policy", manifest.policy, get_policy(views.policy).to_json()),
-        ("plan seed", manifest.plan_seed, views.plan_seed),
+        ("policy", manifest.policy, policy.to_json()),
+        ("plan seed", manifest.plan_seed, plan_seed),
         ("plan version", manifest.plan_version, PLAN_VERSION),
     )
     for name, stored, own in pairs:
@@ -178,43 +162,6 @@ def _first_other_class(stored: tuple[str, ...], own: tuple[str, ...]) -> tuple[o
         return f"{len(stored)} classes", f"{len(own)} classes"
     different = [pair for pair in zip(stored, own, strict=True) if pair[0] != pair[1]]
     return different[0] if different else (None, None)
-
-
-@dataclass(frozen=True)
-class _Picked:
-    logits: Codec | None
-    embedding: Codec | None
-    head: tuple[np.ndarray, np.ndarray] | None
-
-
-def _pick_codecs(reader: StoreReader, loss: Loss) -> _Picked | str:
-    """The codecs that serve the method, or why none does."""
-    needs, kept = loss.needs.teacher, ", ".join(codec.id for codec in reader.codecs)
-    maps = sorted(needs - _OUTPUTS)
-    if maps:
-        return f"the method needs feature maps ({', '.join(maps)}), which no store keeps"
-    embedding = next((codec for codec in reader.codecs if codec.source == "embedding"), None)
-    if embedding is None and needs & {"embedding", "head"}:
-        return f"the method needs the teacher's embedding (precompute --keep embedding_f16), and the store keeps {kept}"
-    head = None if embedding is None else read_head(reader.path)
-    if "embedding" in needs and embedding is not None and head is not None:
-        return _Picked(None, embedding, head)  # contains the logits: no further bytes to read
-    dense = next((codec for codec in reader.codecs if codec.source == "logits" and codec.exact_support), None)
-    if dense is not None:
-        return _Picked(dense, None, head)
-    if embedding is not None and head is not None:
-        return _Picked(None, embedding, head)
-    return _pick_topk(reader, loss, kept)
-
-
-def _pick_topk(reader: StoreReader, loss: Loss, kept: str) -> _Picked | str:
-    codec = next((codec for codec in reader.codecs if not codec.exact_support), None)
-    if codec is None:
-        return f"the store keeps {kept} and has lost the teacher's classifier (head.h5), without which it has no logits"
-    refusal = loss.refuses_topk(int(codec.to_json()["k"]))
-    if refusal is not None:
-        return f"the store keeps {kept} only, and {refusal}"
-    return _Picked(codec, None, None)
 
 
 def _lacking_views(reader: StoreReader, complete: list[int], num_views: int | None, asked: str) -> str | None:
@@ -235,24 +182,23 @@ def _lacking_views(reader: StoreReader, complete: list[int], num_views: int | No
 
 def _from_store(
     config: RunConfig,
-    reader: StoreReader,
-    picked: _Picked,
+    picked: StoreOutputs,
     complete: list[int],
     num_views: int | None,
     asked: str,
     world: World,
 ) -> TeacherChoice:
-    manifest, name = reader.manifest, str(reader.manifest.teacher["name"])
+    reader, name = picked.reader, picked.reader.manifest.teacher.name
     source: Literal["stored", "hybrid"] = "hybrid" if asked == "hybrid" else "stored"
     if source == "stored" and num_views is None:
         num_views = next(view for view in range(len(complete) + 1) if view not in set(complete))
     views = frozenset(complete if num_views is None else [view for view in complete if view < num_views])
     world.main_first(lambda: _check_headers(reader, sorted(views)))
-    notes = [f"teacher outputs: {source}, {reader.path}, views {as_ranges(sorted(views))}, {_describe(manifest)}"]
+    notes = [f"teacher outputs: {source}, {reader.path}, views {as_ranges(sorted(views))}, {_describe(reader)}"]
     if source == "stored" and config.teacher not in (None, name):
         notes.append(f"--teacher {config.teacher} is not run: the store's teacher is {name}")
     teacher = name if source == "stored" else config.teacher
-    stored = StoredOutputs(reader, views, picked.logits, picked.embedding, picked.head)
+    stored = StoredViews(reader, picked.logits_codec, picked.embedding_codec, picked.head, views)
     return TeacherChoice(source, stored, teacher, num_views, tuple(notes))
 
 
@@ -261,8 +207,7 @@ def _check_headers(reader: StoreReader, views: list[int]) -> None:
         reader.open_view(view)
 
 
-def _describe(manifest: Manifest) -> str:
-    top1 = (manifest.measured.get("top1") or {}).get("top1")
+def _describe(reader: StoreReader) -> str:
+    top1, teacher = reader.manifest.measured.percent, reader.manifest.teacher
     measured = "" if top1 is None else f", top-1 {top1:.2f} %"
-    codecs = ", ".join(str(codec["id"]) for codec in manifest.codecs)
-    return f"{manifest.teacher['name']} at {manifest.teacher['resolution']} px{measured}, {codecs}"
+    return f"{teacher.name} at {teacher.resolution} px{measured}, {kept(reader)}"
