@@ -1,20 +1,17 @@
 """From a model's name to a network with its weights."""
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from torch import nn
 
 from pipeline.core.errors import ConfigError
 from pipeline.devices.device_rng import initialising
 from pipeline.models.network import Network
-from pipeline.models.spec import ModelSpec, Role
+from pipeline.models.spec import ModelSpec
 from pipeline.models.weights import State, load_state, read_state
 
 
-def build_network(
-    spec: ModelSpec, *, num_classes: int, seed: int, taps: Collection[str] = (), role: Role | None = None
-) -> Network:
+def build_network(spec: ModelSpec, *, num_classes: int, seed: int, taps: Collection[str] = ()) -> Network:
     """Build the network on the CPU, in float32 and training mode, with the weights that `spec` names.
 
     Random weights are a function of `seed` and the architecture: neither the global random state nor what was built
@@ -25,12 +22,10 @@ def build_network(
         num_classes: classes of the data set; weights for another number are refused.
         seed: the run's seed.
         taps: feature maps to hand out, from the family's `tap_names()`.
-        role: for whom, where that is not who `spec` says.
 
     Raises:
         ConfigError: unknown name, weights that do not fit or cannot be fetched, unknown tap.
     """
-    spec = replace(spec, role=role or spec.role)
     spec.check()
     with initialising(seed):
         network = _wrapped(spec, spec.source.build(spec.name, num_classes=num_classes), taps)
