@@ -308,8 +308,8 @@ def schedule_warnings(optimisation: Optimisation) -> list[str]:
         )
     if optimisation.warmup_epochs >= epochs:
         warnings.append(
-            f"the learning rate rises to the end: --warmup-epochs {optimisation.warmup_epochs:g} of --epochs {epochs}."
-            " Give fewer epochs of warm-up."
+            f"the learning rate never reaches --lr: --warmup-epochs {optimisation.warmup_epochs:g} of --epochs"
+            f" {epochs}. Give --warmup-epochs below {epochs}."
         )
     return warnings
 

@@ -34,7 +34,7 @@ def precompute(config: PrecomputeConfig) -> Outcome:
     Raises:
         RefluxError: anything a user can mend; its state.json says the same, once the store is known to be its own.
     """
-    with said_once():
+    with said_once(ConfigError):
         check_config(config)
         store = check_store_named(config)
         with store_remedies(store):

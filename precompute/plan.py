@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.core.command import said_once
 from pipeline.core.errors import ConfigError
 from pipeline.core.fields import check_numbers
 from pipeline.devices.world import start_world, stop_world
@@ -31,9 +32,10 @@ def show_plan(config: PlanConfig) -> None:
         RefluxError: what the job itself would refuse; and a store that does not fit its disk.
     """
     job = config.job
-    check_config(job)
-    check_numbers(config)
-    check_names(job)
+    with said_once(ConfigError):
+        check_config(job)
+        check_numbers(config)
+        check_names(job)
     world = start_world(job.device, job.reading.threads)
     with scratch_folder(world) as folder, open_setting(job, world, folder) as setting:
         speeds = measure_speeds(setting, config.probe_batches)

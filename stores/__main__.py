@@ -1,7 +1,9 @@
 """Look at a store, check every byte of it, or make its store.h5 again.
 
 python -m stores show   STORE
+
 python -m stores verify STORE
+
 python -m stores index  STORE
 
 Rows are computed again, and compared, by python -m precompute audit STORE.
@@ -28,6 +30,7 @@ from stores.problems import end_with
 from stores.show import ViewsState, describe_store, view_states
 from stores.verify import verify_store
 
+_OF_AUDIT = {"--data", "--train-dir", "--index", "--beton", "--teacher", "--rows", "--seed"}  # and with one, the rest
 _Store = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STORE")]
 
 
@@ -99,10 +102,10 @@ def _sums(states: list[ViewsState]) -> tuple[str, str, str]:
 
 def _check_moved(arguments: list[str]) -> None:
     """Say where `verify --teacher` has gone."""
-    flags = [argument for argument in arguments if argument.startswith("--") and argument != "--help"]
-    if arguments[:1] == ["verify"] and flags:
+    moved = {argument.partition("=")[0] for argument in arguments} & _OF_AUDIT
+    if arguments[:1] == ["verify"] and moved:
         raise ConfigError(
-            f"`stores verify` checks bytes and takes no {flags[0]}; rows are computed again by\n"
+            f"`stores verify` checks bytes and takes no {min(moved)}; rows are computed again by\n"
             f"    python -m precompute audit {shlex.join(arguments[1:])}"
         )
 

@@ -44,7 +44,8 @@ class Order:
         check_seed("run_seed", self.run_seed)
         if self.batch > len(self.ids):
             raise ConfigError(
-                f"the global batch must not exceed the data set: --batch {self.batch}, {len(self.ids)} samples"
+                f"the global batch must not exceed the data set: --batch {self.batch}, {len(self.ids)} samples.\n"
+                f"Give --batch {len(self.ids)} or less."
             )
 
     @property

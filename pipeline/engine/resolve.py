@@ -91,7 +91,7 @@ def resolve(config: RunConfig, job: Job) -> Run:
     """
     with said_once():
         check_config(config)
-        names = resolve_names(config)
+    names = resolve_names(config)  # weights, stores and packages may be missing on one machine alone: each rank says it
     world, folder = job.join(config.running.device, config.running.threads), config.files.out
     with said_once():  # now that the lock is had: until then, another start may have written it
         saved = read_saved_config(folder)

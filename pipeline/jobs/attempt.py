@@ -59,9 +59,9 @@ class Attempt:
         Raises:
             PeerError: another rank failed first, and told it.
         """
-        if self._muted or isinstance(error, PeerError):
-            return  # the rank that failed says it
-        usage = isinstance(error, ConfigError)
+        if self._muted:
+            return
+        usage = isinstance(error, RefluxError) and error.exit_code == ConfigError.exit_code  # or another rank's
         if self.is_accepted or not (self.is_known or usage):
             note_failure(self._folder, error, self._rank)
         elif self.is_known and int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -34,6 +34,8 @@ def read_saved_config(run: Path) -> RunConfig | None:
         ConfigError: the folder holds something else.
         CheckpointError: its config.json cannot be read.
     """
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"--out {run} is a file: name a folder")
     path = run / "config.json"
     if path.exists():
         try:

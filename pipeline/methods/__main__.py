@@ -36,7 +36,9 @@ def asked_for(arguments: Sequence[str]) -> tuple[list[str], bool]:
     parser = argparse.ArgumentParser(prog="python -m pipeline.methods", description=__doc__, allow_abbrev=False)
     known = method_names()
     parser.add_argument("method", nargs="*", metavar="METHOD", help=f"one of {', '.join(known)} (default: all)")
-    parser.add_argument("--markdown", action="store_true", help="README's table, without the numbers of parameters")
+    parser.add_argument(
+        "--markdown", action="store_true", help="docs/methods.md's table, without the numbers of parameters"
+    )
     given = parser.parse_args(arguments)
     for name in given.method:
         if name not in known:

@@ -194,12 +194,12 @@ def _from_store(
         num_views = next(view for view in range(len(complete) + 1) if view not in set(complete))
     views = frozenset(complete if num_views is None else [view for view in complete if view < num_views])
     world.main_first(lambda: _check_headers(reader, sorted(views)))
-    notes = [f"teacher outputs: {source}, {reader.path}, views {as_ranges(sorted(views))}, {_describe(reader)}"]
-    if source == "stored" and config.teacher not in (None, name):
-        notes.append(f"--teacher {config.teacher} is not run: the store's teacher is {name}")
+    note = f"teacher outputs: {source}, {reader.path}, views {as_ranges(sorted(views))}, {_describe(reader)}"
+    other = source == "stored" and config.teacher not in (None, name)
+    warnings = (f"--teacher {config.teacher} is not run: the store's teacher is {name}",) if other else ()
     teacher = name if source == "stored" else config.teacher
     stored = StoredViews(reader, picked.logits_codec, picked.embedding_codec, picked.head, views)
-    return TeacherChoice(source, stored, teacher, num_views, tuple(notes))
+    return TeacherChoice(source, stored, teacher, num_views, (note,), warnings)
 
 
 def _check_headers(reader: StoreReader, views: list[int]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import REPOSITORY
 from method_cases import Case, one_thread
 from method_contract import MethodContract
 
@@ -19,25 +20,30 @@ from pipeline.methods.__main__ import markdown
 
 __all__ = ["one_thread"]
 
-README = (Path(__file__).resolve().parent.parent.parent / "README.md").read_text()
-RECIPE, LOSS, METHOD = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+RECIPE, LOSS, METHOD, MAP_LOSS, MAP_METHOD = (
+    block
+    for page in ("README.md", "docs/parts.md")
+    for block in re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)
+)
 PROMISES = [getattr(MethodContract(), name) for name in dir(MethodContract) if name.startswith("test_")]
 
 
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The three examples as parts, found beside the others."""
+    """The examples as parts, found beside the others."""
     before = set(sys.modules)
-    for package, name, source in ((recipes, "mine", RECIPE), (losses, "cosine", LOSS), (methods, "cosine", METHOD)):
-        _add(package, name, source, tmp_path / package.__name__, monkeypatch)
+    _add(recipes, tmp_path / "recipes", monkeypatch, mine=RECIPE)
+    _add(losses, tmp_path / "losses", monkeypatch, cosine=LOSS, hint=MAP_LOSS)
+    _add(methods, tmp_path / "methods", monkeypatch, cosine=METHOD, hint=MAP_METHOD)
     yield
     for name in set(sys.modules) - before:
         del sys.modules[name]
 
 
-def _add(package: ModuleType, name: str, source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _add(package: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> None:
     folder.mkdir()
-    (folder / f"{name}.py").write_text(source)
+    for name, source in files.items():
+        (folder / f"{name}.py").write_text(source)
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
     importlib.invalidate_caches()
 
@@ -61,6 +67,14 @@ def test_the_method_of_the_example_is_listed_with_what_it_needs(parts: None) -> 
 def test_the_method_of_the_example_keeps_every_promise_of_methods(promise: object, parts: None) -> None:
     assert callable(promise)
     promise(Case("cosine", {"weight": 2.0}))
+
+
+@pytest.mark.parametrize(
+    "promise", [promise for promise in PROMISES if "half" in promise.__name__ or "ranks" in promise.__name__]
+)
+def test_the_method_on_maps_keeps_what_maps_make_hard(promise: object, parts: None) -> None:
+    assert callable(promise)
+    promise(Case("hint", {"weight": 2.0}))
 
 
 def test_it_can_be_the_base_of_others(parts: None) -> None:

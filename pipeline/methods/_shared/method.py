@@ -61,7 +61,7 @@ class Setting:
         resolution: side of the images in pixels.
         head: the teacher's classifier, weight (C, D) and bias (C,) in float32, where `needs` names it.
         teacher_norms: scale and shift (C_k,) in float32 of the BatchNorm that ends in each tap of `Needs.norms`.
-        seed: for the initial values of trainable parts (use `derive_seed` with a position of the method's own).
+        seed: for the initial values of trainable parts (`seeded(setting.seed, "name")`, with the method's own name).
     """
 
     student_dim: int

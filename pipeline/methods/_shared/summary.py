@@ -46,7 +46,7 @@ def published(loss: Loss) -> list[str]:
 
 
 def markdown(names: Sequence[str]) -> str:
-    """README's table of these methods."""
+    """docs/methods.md's table of these methods."""
     heads = ("method", "reads of teacher", "store that suffices", "top-1, ResNet-18", "top-1, MobileNetV1")
     rows = [heads, tuple("---" for _ in heads), *(_row(loss_record(name, {})) for name in names)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -55,7 +55,8 @@ def test_auto_takes_a_store_that_holds_everything_and_says_so(tmp_path: Path) ->
     assert choice.stored.fields == ("logits",)
     said = "\n".join(choice.notes)
     assert "views 0-1" in said
-    assert "--teacher resnet34@IMAGENET1K_V1 is not run" in said
+    (warning,) = choice.warnings
+    assert "--teacher resnet34@IMAGENET1K_V1 is not run" in warning
 
 
 @pytest.mark.parametrize(
