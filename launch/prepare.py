@@ -9,19 +9,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.filesize import decimal
 from rich.markup import escape
-from rich.table import Table
 
-from pipeline.core.command import progress, run_command
+from pipeline.core.command import format_bytes, print_table, progress, run_command
 from pipeline.core.errors import ConfigError, DataError
 from pipeline.core.ranges import ABOVE_0
 from pipeline.data.demo_images import DemoSpec, write_demo
@@ -29,7 +25,6 @@ from pipeline.data.index import Index, check_same_classes, load_index
 from pipeline.data.scan import BadFile, OnBadFile, Verify, scan_folder
 
 Split = Literal["train", "val"]
-format_bytes = partial(decimal, precision=1)
 _SHOWN = 20
 # of 200 ImageNet images at most 500 pixels wide or high, PIL's encoder
 _JPEG_BYTES_PER_PIXEL = {1: 0.03, 30: 0.096, 50: 0.132, 75: 0.199, 85: 0.271, 90: 0.326, 95: 0.481, 100: 0.88}
@@ -121,10 +116,10 @@ def ffcv(
     console, name = Console(soft_wrap=True), escape(str(out))
     estimate = estimate_beton_bytes(source, encoding=encoding, max_side=max_side, quality=quality)
     if dry_run:
-        console.print(f"{name} would hold {len(source):,} images in about {format_bytes(estimate)}")
+        console.print(f"{name} would hold {len(source):,} images in about {format_bytes(estimate, 1)}")
         return
     check_writable(out.parent)
-    console.print(f"writing {len(source):,} images, about {format_bytes(estimate)}, to {name}")
+    console.print(f"writing {len(source):,} images, about {format_bytes(estimate, 1)}, to {name}")
     started = time.monotonic()
     with progress("ffcv", "images") as on_progress:
         write_beton(
@@ -137,7 +132,7 @@ def ffcv(
             overwrite=force,
             on_progress=on_progress,
         )
-    console.print(f"{len(source):,} images, {format_bytes(out.stat().st_size)}, {time.monotonic() - started:.1f} s")
+    console.print(f"{len(source):,} images, {format_bytes(out.stat().st_size, 1)}, {time.monotonic() - started:.1f} s")
 
 
 def demo(out: Path, train_per_class: int = 300, val_per_class: int = 50, seed: int = 0) -> None:
@@ -232,15 +227,8 @@ def _describe(index: Index) -> str:
 
 def _show_index(scanned: dict[str, _Scanned], paths: dict[str, Path], new: list[str]) -> None:
     console = Console(soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("split", "images", "classes", "median px", "bytes", "bad", "fingerprint", "seconds"):
-        table.add_column(name, no_wrap=True, justify="left" if name == "split" else "right")
-    for split, item in scanned.items():
-        pixels = np.median(item.index.widths.astype(np.int64) * item.index.heights)
-        counts = (f"{len(item.index):,}", f"{len(item.index.classes):,}", f"{pixels:,.0f}")
-        size, fingerprint = format_bytes(item.index.sizes.sum()), item.index.fingerprint[:12]
-        table.add_row(split, *counts, size, f"{len(item.refused):,}", fingerprint, f"{item.seconds:.1f}")
-    console.print(table)
+    names = ("split", "images", "classes", "median px", "bytes", "bad", "fingerprint", "seconds")
+    print_table(names, [(split, *_table_cells(item)) for split, item in scanned.items()])
     for split, item in scanned.items():
         for refused in item.refused[:_SHOWN]:
             console.print(f"left out of {split}: {escape(refused.path)}: {escape(refused.reason)}")
@@ -248,6 +236,20 @@ def _show_index(scanned: dict[str, _Scanned], paths: dict[str, Path], new: list[
             console.print(f"left out of {split}: and {len(item.refused) - _SHOWN:,} more")
         state = "written" if split in new else "there already, identical"
         console.print(f"{escape(str(paths[split]))}: {state}")
+
+
+def _table_cells(item: _Scanned) -> tuple[str, ...]:
+    index = item.index
+    pixels = np.median(index.widths.astype(np.int64) * index.heights)
+    return (
+        f"{len(index):,}",
+        f"{len(index.classes):,}",
+        f"{pixels:,.0f}",
+        format_bytes(float(index.sizes.sum()), 1),
+        f"{len(item.refused):,}",
+        index.fingerprint[:12],
+        f"{item.seconds:.1f}",
+    )
 
 
 def _one_index(data: Path | None, folder: Path | None, index: Path | None, split: Split) -> Index:

@@ -30,15 +30,17 @@ from pipeline.teachers.rebuild import check_same, rebuild
 from pipeline.teachers.recompute import allowed_divergence, recipe_of, recompute
 from pipeline.teachers.runner import TeacherRunner
 from precompute.comparison import (
+    ONE_OF_MANY,
     CodecFigures,
+    Rows,
+    bad_rows,
     beyond_bounds,
-    compare_keys,
     compare_logits,
     join_figures,
+    on_foreign_pixels,
     read_stored,
 )
 from precompute.config import AuditConfig
-from precompute.foreign_pixels import ONE_OF_MANY, in_doubt, too_divergent
 from stores.index_file import read_head
 from stores.manifest import Manifest
 from stores.problems import Problem, end_with
@@ -65,18 +67,17 @@ class AuditReport:
     def lines(self) -> list[str]:
         """The report for people."""
         within = "by divergence, since pixels differ" if self.allowed_kl else "within their bounds"
-        head = f"{self.num_rows:,} rows computed again: labels and plan compared exactly, logits {within}"
-        if self.allowed_kl:
-            pairs = zip(self.figures, self.allowed_kl, strict=True)
-            return [head] + [
-                f"  {one.codec}: KL mean {one.kl_mean:.3g}, allowed {allowed:.3g};"
-                f" greatest {one.kl_max:.3g}, allowed {ONE_OF_MANY * allowed:.3g}"
-                for one, allowed in pairs
+        lines = [f"{self.num_rows:,} rows computed again: labels and plan compared exactly, logits {within}"]
+        if not self.allowed_kl:
+            return lines + [
+                f"  {one.codec}: nearest to its bound: off by {one.max_abs:.3g}, allowed {one.allowed:.3g};"
+                f" KL mean {one.kl_mean:.3g}, greatest {one.kl_max:.3g}"
+                for one in self.figures
             ]
-        return [head] + [
-            f"  {one.codec}: nearest to its bound: off by {one.max_abs:.3g}, allowed {one.allowed:.3g};"
-            f" KL mean {one.kl_mean:.3g}, greatest {one.kl_max:.3g}"
-            for one in self.figures
+        return lines + [
+            f"  {one.codec}: KL mean {one.kl_mean:.3g}, allowed {allowed:.3g};"
+            f" greatest {one.kl_max:.3g}, allowed {ONE_OF_MANY * allowed:.3g}"
+            for one, allowed in zip(self.figures, self.allowed_kl, strict=True)
         ]
 
 
@@ -86,14 +87,14 @@ class Audit:
 
     Attributes:
         reader: the store.
-        rows: views and sample ids to compute again, (B,) int64 each.
+        rows: what to compute again.
         index: the data set.
         backend: what makes pixels here.
         teacher: the store's.
     """
 
     reader: StoreReader
-    rows: tuple[np.ndarray, np.ndarray]
+    rows: Rows
     index: Index
     backend: Backend
     teacher: TeacherRunner
@@ -107,26 +108,26 @@ class Audit:
         Raises:
             StoreError: the store cannot be read.
         """
-        reader, here = self.reader, recipe_of(self.backend)
+        reader, rows, here = self.reader, self.rows, recipe_of(self.backend)
         manifest, codecs, head = reader.manifest, reader.codecs, read_head(reader.path)
         is_foreign = here != manifest.pixel_recipe
         limits = tuple(allowed_divergence(manifest, [codec.id]) for codec in codecs) if is_foreign else ()
-        figures: list[list[CodecFigures]] = [[] for _ in codecs]
-        sizes, keys, logits = list[int](), list[Problem](), list[Problem]()
-        for now in recompute(manifest, self.rows, self.index, self.backend, self.teacher):
-            stored = read_stored(reader, now.views, now.ids)
-            keys += compare_keys(reader, stored, now)
-            for place, codec in enumerate(codecs):
-                found = compare_logits(reader, codec, head, stored, now)
-                figures[place].append(found.figures)
-                far = too_divergent(reader, now, found, limits[place]) if limits else beyond_bounds(reader, now, found)
-                logits += far
-            sizes.append(len(now.ids))
-            on_progress(sum(sizes), len(self.rows[1]))
-        joined = tuple(join_figures(parts, sizes) for parts in figures)
+        keys, parts, done = list[list[np.ndarray]](), list[list[CodecFigures]](), 0
+        for now in recompute(manifest, rows, self.index, self.backend, self.teacher):
+            stored = read_stored(reader, (now.views, now.ids))
+            keys.append([stored["label"] != now.labels, stored["plan_crc"] != now.plan_crcs])
+            parts.append([compare_logits(manifest, codec, head, stored, now.logits) for codec in codecs])
+            done += len(now.ids)
+            on_progress(done, len(rows[1]))
+        labels, plans = (np.concatenate(column) for column in zip(*keys, strict=True))
+        problems = bad_rows(reader, rows, labels, "the label is not the data set's")
+        problems += bad_rows(reader, rows, plans, "the view is not the plan's (plan_crc)")
+        figures = tuple(join_figures(column) for column in zip(*parts, strict=True))
         if is_foreign:
-            logits = in_doubt(reader, here, joined, limits, logits)
-        return AuditReport(sum(sizes), joined, keys + logits, limits)
+            problems += on_foreign_pixels(reader, here, rows, figures, limits)
+        else:
+            problems += [problem for one in figures for problem in beyond_bounds(reader, rows, one)]
+        return AuditReport(done, figures, problems, limits)
 
 
 def audit(store: Path, settings: AuditConfig) -> None:
@@ -222,8 +223,8 @@ def _open_backend(
     return backend
 
 
-def draw_rows(reader: StoreReader, *, num_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Views and sample ids, (B,) int64 each: as many of each complete view, in the order of the store."""
+def draw_rows(reader: StoreReader, *, num_rows: int, seed: int) -> Rows:
+    """Random rows, as many of each complete view, in the order of the store."""
     views, per_view = reader.complete_views(), reader.manifest.num_rows
     if not views:
         raise StoreError(f"{reader.path} has no complete view yet: let the store's precompute command end first")

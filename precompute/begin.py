@@ -1,6 +1,7 @@
 """Before the first shard: measure the teacher, begin the store or join it."""
 
 from dataclasses import asdict, replace
+from typing import Any
 
 from pipeline.core.errors import StoreError
 from pipeline.jobs.signals import StopRequest
@@ -14,7 +15,6 @@ from precompute.probe import (
     probe_outputs,
     why_no_val,
 )
-from precompute.report import say
 from precompute.setting import Setting
 from stores.index_file import create_store
 from stores.manifest import Manifest
@@ -41,17 +41,15 @@ def begin_store(setting: Setting, stop: StopRequest) -> tuple[Setting, Measured]
                 return None
             measured = measured.having(top1=TeacherAccuracy(**asdict(accuracy)))
         else:
-            say(f"the teacher's top-1 is not measured: {reason}", enabled=world.is_main)
+            setting.say(f"the teacher's top-1 is not measured: {reason}")
     _say_top1(setting, measured)
     check_top1(setting.config, measured.percent)
-    told: list[object] = [None]
 
-    def begin() -> None:
+    def begin() -> tuple[str, dict[str, Any]]:
         probed = _probe(setting, measured)
-        told[0] = [_create(setting, probed).to_text(), probed.to_json()]
+        return _create(setting, probed).to_text(), probed.to_json()
 
-    world.main_first(begin)
-    text, probed = world.gather(told[0])[0]
+    text, probed = world.main_first(begin)
     manifest = Manifest.from_text(text, "the store's manifest")
     return replace(setting, manifest=manifest), Measured.from_json(probed)
 
@@ -69,7 +67,7 @@ def _probe(setting: Setting, measured: Measured) -> Measured:
         raise StoreError(f"the outputs of {setting.config.teacher} cannot be kept: {error}") from error
     lines = [f"noise floor, batches of {floor.batches[0]} and {floor.batches[1]}: {_figures(floor)}"]
     lines += [f"{name}: {cost.row_bytes:,} bytes a row, {_figures(cost)}" for name, cost in costs.items()]
-    say("\n".join(lines), enabled=True)
+    setting.say("\n".join(lines))
     return measured.having(noise_floor=floor, codecs=measured.codecs or costs)
 
 
@@ -82,8 +80,7 @@ def _create(setting: Setting, measured: Measured) -> Manifest:
 def _say_top1(setting: Setting, measured: Measured) -> None:
     top1 = measured.top1
     if top1 is not None:
-        text = f"teacher's top-1 {top1.top1:.2f} %, top-5 {top1.top5:.2f} %, {top1.num_samples:,} val images"
-        say(text, enabled=setting.world.is_main)
+        setting.say(f"teacher's top-1 {top1.top1:.2f} %, top-5 {top1.top5:.2f} %, {top1.num_samples:,} val images")
 
 
 def _figures(cost: Difference) -> str:

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.core.command import Lines
 from pipeline.core.errors import RefluxError
 from pipeline.jobs.open import Job, Outcome
 from pipeline.jobs.pulse import Totals
 from pipeline.jobs.state import write_state
-from precompute.report import say
 from precompute.setting import Setting
 from precompute.work import Unit
-from precompute.writer import cannot_write
+from stores.index_file import cannot_write
 
 _GRACE_S = 20.0  # schedulers give about 30 s between their signal and SIGKILL
 
@@ -59,12 +59,10 @@ def store_remedies(store: Path) -> Iterator[None]:
 
 def job_done(job: Job, setting: Setting, totals: Totals) -> Outcome:
     """Say in state.json, and to a person, that all is there."""
-    store, main = setting.config.store, setting.world.is_main
-    if main:
+    store = setting.config.store
+    if setting.world.is_main:
         write_state(job.folder, "done", "", shards=totals.shards, rows=totals.rows)
-    say(
-        f"{store}: views {setting.config.views} are there; look at it with: python -m stores show {store}", enabled=main
-    )
+    setting.say(f"{store}: views {setting.config.views} are there; look at it with: python -m stores show {store}")
     return "done"
 
 
@@ -73,5 +71,5 @@ def job_stopped(job: Job, signal: str | None, *, left: str) -> Outcome:
     message = f"stopped by {signal or 'a signal'}: {left} shard(s) of this job are left; the same command goes on"
     if job.world.is_main:
         write_state(job.folder, "preempted", message)
-    say(message, enabled=job.world.is_main)
+    Lines(enabled=job.world.is_main).say(message)
     return "preempted"

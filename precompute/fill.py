@@ -19,9 +19,10 @@ from precompute.endings import job_done, job_stopped, store_remedies
 from precompute.going_on import check_pixels
 from precompute.report import Report, say_work, show_end
 from precompute.setting import Setting, check_names, open_setting
-from precompute.store_folder import check_folder, finish_store, left_as_found, remove_old_leftovers
+from precompute.store_folder import check_folder, left_as_found, remove_old_leftovers
 from precompute.units import fill_units, find_work
 from precompute.work import count_shards, deal, missing_units
+from stores.index_file import write_index
 from stores.layout import JOBS_FOLDER
 
 
@@ -44,10 +45,10 @@ def precompute(config: PrecomputeConfig) -> Outcome:
     with left_as_found(store, folder), open_job(folder, kept=kept, is_dry=config.dry_run) as job, ExitStack() as opened:
         opened.enter_context(store_remedies(store))
         with said_once(ConfigError):
-            check_names(config)
+            policy = check_names(config)
         world = job.join(config.device, config.reading.threads)
         with said_once(ConfigError):
-            setting = opened.enter_context(open_setting(config, world, job.folder))
+            setting = opened.enter_context(open_setting(config, policy, world, job.folder))
         return fill(setting, job)
 
 
@@ -75,8 +76,9 @@ def fill(setting: Setting, job: Job) -> Outcome:
         fill_units(setting, own, pulse)
         pulse.leave(count_shards(missing_units(own, store)))
     totals = pulse.totals
-    show_end(totals, views=config.views, seconds=report.seconds, enabled=world.is_main and totals.rows > 0)
+    if world.is_main and totals.rows:
+        show_end(totals, views=config.views, seconds=report.seconds)
     if totals.left:
         return job_stopped(job, pulse.stop_name, left=f"{totals.left}")
-    world.main_first(lambda: finish_store(store, replace(setting.manifest, measured=measured)))
+    world.main_first(lambda: write_index(store, replace(setting.manifest, measured=measured)))
     return job_done(job, setting, totals)

@@ -10,7 +10,6 @@ from pipeline.core.errors import StoreError
 from pipeline.teachers.recompute import recipe_of
 from precompute.audit import Audit, draw_rows
 from precompute.config import check_store_named
-from precompute.report import say
 from precompute.setting import Setting, describe_software
 from stores.reader import open_store
 
@@ -36,21 +35,14 @@ def made_with(setting: Setting) -> dict[str, Any]:
 
 
 def _measure(setting: Setting, sides: str) -> None:
-    report = _audit(setting, sides).compare(_in_silence)
+    report = _audit(setting, sides).compare(lambda *_: None)  # the rows are done in a few seconds
     figures = "\n".join(report.lines())
     if any(problem.kind != "note" for problem in report.problems):
         raise StoreError(
             f"the store's pixels were made by another decoder, and the teacher tells them apart:\n{sides}\n{figures}\n"
             "A store never mixes such pixels: begin another one with --store. This one may still be trained from."
         )
-    say(
-        f"pixels are made by another decoder than the store's; its rows allow to go on:\n{sides}\n{figures}",
-        enabled=True,
-    )
-
-
-def _in_silence(done: int, total: int) -> None:
-    """The rows are done in a few seconds."""
+    setting.say(f"pixels are made by another decoder than the store's; its rows allow to go on:\n{sides}\n{figures}")
 
 
 def _audit(setting: Setting, sides: str) -> Audit:

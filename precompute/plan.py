@@ -5,17 +5,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
-from pipeline.core.command import said_once
+from pipeline.core.command import Lines, format_bytes, print_table, said_once
 from pipeline.core.errors import ConfigError
 from pipeline.core.fields import check_numbers
 from pipeline.devices.world import start_world, stop_world
 from pipeline.jobs.open import scratch_folder
-from precompute.config import PlanConfig, PrecomputeConfig, check_config
-from precompute.report import format_bytes, format_duration, say
+from precompute.config import PlanConfig, check_config
+from precompute.report import format_duration
 from precompute.setting import Setting, check_names, open_setting
 from precompute.speed import Speeds, measure_speeds
 from precompute.units import find_work
@@ -35,37 +31,36 @@ def show_plan(config: PlanConfig) -> None:
     with said_once(ConfigError):
         check_config(job)
         check_numbers(config)
-        check_names(job)
+        policy = check_names(job)
     world = start_world(job.device, job.reading.threads)
-    with scratch_folder(world) as folder, open_setting(job, world, folder) as setting:
+    with scratch_folder(world) as folder, open_setting(job, policy, world, folder) as setting:
         speeds = measure_speeds(setting, config.probe_batches)
         if world.is_main:
             rows = len(job.all_views) * len(setting.source.index)
             _show_bytes(setting, rows)
-            for line in cost_lines(job, rows=rows, images=len(setting.source.index), speeds=speeds, config=config):
-                say(line, enabled=True)
+            for line in cost_lines(config, rows=rows, images=len(setting.source.index), speeds=speeds):
+                setting.say(line)
         left = sum(unit.num_rows for unit in find_work(setting)) if job.store is not None else None
     stop_world(world)
     if world.is_main and left is not None and job.store is not None:
         check_free(job.store, left * (setting.row_bytes + _BYTES_BESIDES))
 
 
-def cost_lines(job: PrecomputeConfig, *, rows: int, images: int, speeds: Speeds, config: PlanConfig) -> Iterator[str]:
+def cost_lines(config: PlanConfig, *, rows: int, images: int, speeds: Speeds) -> Iterator[str]:
     """Hours of the teacher, what bounds them, and the break-even number of students.
 
     Args:
-        job: the job.
+        config: the job, and epochs of a student.
         rows: of all views.
         images: of the data set.
         speeds: measured here.
-        config: epochs of a student.
     """
     yield (
         f"measured here: loader {speeds.loader:,.0f}, teacher {speeds.teacher:,.0f}, together {speeds.together:,.0f}"
         f" images/s; the {'loader' if speeds.loader < speeds.teacher else 'teacher'} is the slower one"
     )
     seconds, online = rows / speeds.together, config.epochs * images / speeds.teacher
-    yield f"views {job.views} take {format_duration(seconds)}: {rows:,} rows"
+    yield f"views {config.job.views} take {format_duration(seconds)}: {rows:,} rows"
     students = max(1, math.ceil(seconds / online))
     yield (
         f"an online teacher costs each student {format_duration(online)} over {config.epochs} epochs:"
@@ -86,20 +81,20 @@ def check_free(store: Path, num_bytes: int) -> None:
             f"the store does not fit: {format_bytes(num_bytes)} are still to be written, {there} has"
             f" {format_bytes(free)} free.\nName another --store, fewer --views, or a smaller codec with --keep."
         )
-    say(f"{format_bytes(num_bytes)} are still to be written, {there} has {format_bytes(free)} free", enabled=True)
+    left = f"{format_bytes(num_bytes)} are still to be written, {there} has {format_bytes(free)} free"
+    Lines(enabled=True).say(left)
 
 
 def _show_bytes(setting: Setting, rows: int) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("codec", "bytes a row", "a view", setting.config.views, "kept"):
-        table.add_column(name, justify="left" if name == "codec" else "right", no_wrap=True)
-    kept = {codec.id for codec in setting.codecs}
-    images = len(setting.source.index)
-    for codec in _all_codecs(setting):
-        size = codec.row_bytes + _BYTES_BESIDES
-        chosen = "yes" if codec.id in kept else ""
-        table.add_row(codec.id, f"{size:,}", format_bytes(size * images), format_bytes(size * rows), chosen)
-    Console().print(table)
+    kept, images = {codec.id for codec in setting.codecs}, len(setting.source.index)
+    sizes = {codec.id: codec.row_bytes + _BYTES_BESIDES for codec in _all_codecs(setting)}
+    print_table(
+        ("codec", "bytes a row", "a view", setting.config.views, "kept"),
+        [
+            (name, f"{size:,}", format_bytes(size * images), format_bytes(size * rows), "yes" if name in kept else "")
+            for name, size in sizes.items()
+        ],
+    )
 
 
 def _all_codecs(setting: Setting) -> list[Codec]:

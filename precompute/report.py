@@ -2,22 +2,16 @@
 
 import time
 from contextlib import suppress
-from functools import partial
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
-from rich.text import Text
 
+from pipeline.core.command import Lines, format_bytes, print_table
 from pipeline.jobs.pulse import Totals
 from pipeline.jobs.state import write_state
 from precompute.config import parse_part
 from precompute.setting import Setting
 from precompute.work import Unit, count_rows, count_shards
 
-format_bytes = partial(decimal, precision=2)
 _LINE_EVERY_S, _STATE_EVERY_S = 5.0, 30.0
 
 
@@ -32,11 +26,10 @@ class Report:
     def __init__(self, setting: Setting, units: list[Unit]) -> None:
         self._enabled, self._folder = setting.world.is_main, setting.folder
         self._shards, self._rows = count_shards(units), count_rows(units)
-        enabled, rows = self._enabled, self._rows
-        self._console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
-        self._live = enabled and self._console.is_terminal
+        self._console = Lines(enabled=self._enabled).rich
+        self._live = self._enabled and self._console.is_terminal
         self._bar = Progress(BarColumn(bar_width=16), TextColumn("{task.fields[note]}"), console=self._console)
-        self._task = self._bar.add_task("precompute", total=rows, note="starting")
+        self._task = self._bar.add_task("precompute", total=self._rows, note="starting")
         self._started = self._last_line = self._last_state = time.monotonic()
 
     def __enter__(self) -> "Report":
@@ -77,12 +70,6 @@ class Report:
         )
 
 
-def say(text: str, *, enabled: bool) -> None:
-    """One line; brackets in it are text."""
-    if enabled:
-        Console(soft_wrap=True, highlight=False).print(Text(text))
-
-
 def say_work(setting: Setting, units: list[Unit]) -> None:
     """What is to be made, by whom."""
     config, world, index = setting.config, setting.world, setting.source.index
@@ -90,25 +77,18 @@ def say_work(setting: Setting, units: list[Unit]) -> None:
     part = parse_part(config.part)
     share = "" if part.total == 1 else f" of part {part}"
     left, rows = count_shards(units), count_rows(units)
-    say(
+    setting.say(
         f"{config.teacher} at {config.pixels.resolution} px in {setting.manifest.teacher.precision}:"
         f" views {config.views} of {len(index):,} images, {per_view} shard(s) each, {config.keep}\n"
         f"{left} shard(s){share} to make: {rows:,} rows, {format_bytes(rows * setting.row_bytes)} |"
-        f" {world.size} rank(s) on {world.device.type}, {world.threads} decoder thread(s) each",
-        enabled=world.is_main,
+        f" {world.size} rank(s) on {world.device.type}, {world.threads} decoder thread(s) each"
     )
     if config.views_per_decode > 1 and setting.manifest.pixel_recipe.backend == "dali":
-        say(
-            "dali decodes a window for each view: for one decode a sample take --backend torchvision or ffcv",
-            enabled=world.is_main,
-        )
+        setting.say("dali decodes a window for each view: for one decode a sample take --backend torchvision or ffcv")
 
 
-def show_end(totals: Totals, *, views: str, seconds: float, enabled: bool) -> None:
+def show_end(totals: Totals, *, views: str, seconds: float) -> None:
     """The table of what this job has done."""
-    if not enabled:
-        return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     cells = {
         "views": views,
         "shards": f"{totals.shards:,}",
@@ -117,10 +97,7 @@ def show_end(totals: Totals, *, views: str, seconds: float, enabled: bool) -> No
         "seconds": f"{seconds:.1f}",
         "images/s": f"{totals.rows / max(seconds, 1e-9):,.0f}",
     }
-    for name in cells:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_row(*cells.values())
-    Console().print(table)
+    print_table(list(cells), [list(cells.values())], left=0)
 
 
 def format_duration(seconds: float) -> str:

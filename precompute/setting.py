@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from pipeline.core.command import said_once
+from pipeline.core.command import Lines, said_once
 from pipeline.core.errors import ConfigError, StoreError
-from pipeline.data.backend import Backend, BackendOptions, DaliDecoding, Source, check_backend
+from pipeline.data.backend import BackendOptions, DaliDecoding, Source, check_backend
 from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder, is_dali
 from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
-from pipeline.data.policy import get_policy
+from pipeline.data.policy import Policy, get_policy
 from pipeline.devices.numerics import fix_numerics, teacher_precision
 from pipeline.devices.world import World
 from pipeline.models.network import Network
@@ -28,8 +28,7 @@ from pipeline.teachers.runner import TeacherRunner
 from precompute.config import PrecomputeConfig
 from stores.codec import Codec
 from stores.codec_registry import parse_codecs
-from stores.difference import first_difference
-from stores.index_file import read_manifest
+from stores.index_file import check_same_store, read_manifest
 from stores.layout import STORE_FILE, VIEWS_FOLDER
 from stores.manifest import Manifest
 from stores.records import TeacherRecord
@@ -71,21 +70,29 @@ class Setting:
         """Whether logits may have to be rebuilt from the store."""
         return any(codec.source == "embedding" for codec in self.codecs)
 
+    def say(self, text: str) -> None:
+        """One line for a person, from the main rank."""
+        Lines(enabled=self.world.is_main).say(text)
 
-def check_names(config: PrecomputeConfig) -> None:
+
+def check_names(config: PrecomputeConfig) -> Policy:
     """Refuse unknown models, weights, policies, backends and codecs before any data are looked at.
+
+    Returns:
+        The policy of the views.
 
     Raises:
         ConfigError: with what is known.
     """
     resolve_model(config.teacher, role="teacher")
-    get_policy(config.pixels.policy)
+    policy = get_policy(config.pixels.policy)
     check_backend(config.reading.backend, has_beton=config.images.beton is not None)
     _check_keep(config.keep)
+    return policy
 
 
 @contextmanager
-def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterator[Setting]:
+def open_setting(config: PrecomputeConfig, policy: Policy, world: World, folder: Path) -> Iterator[Setting]:
     """Open data and teacher, and compare with the store where there is one; closed at the end of the block.
 
     Raises:
@@ -108,18 +115,13 @@ def open_setting(config: PrecomputeConfig, world: World, folder: Path) -> Iterat
         config = replace(config, reading=replace(config.reading, dali_decoder=decoder))
     backend = kind(source, _backend_options(config, world))
     try:
-        manifest = _checked(config, _draft(config, world, source, backend, codecs, record))
-        teacher = run_as_recorded(network, record, world.device)
-        plan = Plan(get_policy(config.pixels.policy), config.pixels.plan_seed)
+        plan = Plan(policy, config.pixels.plan_seed)
         loader = Loader(source.index, plan, backend, world.device)
+        manifest = _checked(config, _draft(config, world, loader, codecs, record))
+        teacher = run_as_recorded(network, record, world.device)
         yield Setting(config, world, folder, source, loader, teacher, codecs, manifest)
     finally:
         backend.close()
-
-
-def has_store(store: Path | None) -> bool:
-    """Whether a store was begun in the folder."""
-    return store is not None and ((store / STORE_FILE).exists() or (store / VIEWS_FOLDER).exists())
 
 
 def describe_software(world: World) -> dict[str, Any]:
@@ -189,21 +191,17 @@ def _record(config: PrecomputeConfig, network: Network, weights_sha256: str, wor
 
 
 def _draft(
-    config: PrecomputeConfig,
-    world: World,
-    source: Source,
-    backend: Backend,
-    codecs: tuple[Codec, ...],
-    teacher: TeacherRecord,
+    config: PrecomputeConfig, world: World, loader: Loader, codecs: tuple[Codec, ...], teacher: TeacherRecord
 ) -> Manifest:
+    index, plan = loader.index, loader.plan
     return Manifest(
-        index_fingerprint=source.index.fingerprint,
-        num_rows=len(source.index),
-        classes=source.index.classes,
-        policy=get_policy(config.pixels.policy).to_json(),
-        plan_seed=config.pixels.plan_seed,
+        index_fingerprint=index.fingerprint,
+        num_rows=len(index),
+        classes=index.classes,
+        policy=plan.policy.to_json(),
+        plan_seed=plan.plan_seed,
         plan_version=PLAN_VERSION,
-        pixel_recipe=recipe_of(backend),
+        pixel_recipe=recipe_of(loader.backend),
         teacher=teacher,
         codecs=tuple(codec.to_json() for codec in codecs),
         shard_rows=config.shard_rows,
@@ -224,7 +222,7 @@ def _as_begun(config: PrecomputeConfig, world: World) -> PrecomputeConfig:
 
 
 def _manifest_in(store: Path | None) -> Manifest | None:
-    if store is None or not has_store(store):
+    if store is None or not any((store / name).exists() for name in (STORE_FILE, VIEWS_FOLDER)):
         return None
     try:
         return read_manifest(store)
@@ -237,26 +235,19 @@ def _manifest_in(store: Path | None) -> Manifest | None:
 def _checked(config: PrecomputeConfig, draft: Manifest) -> Manifest:
     """The manifest that stands in the store, or the draft where there is no store yet."""
     there = _manifest_in(config.store)
-    if there is None:
+    if there is None or config.store is None:
         return draft
-    difference = first_difference(there, _decoded_alike(_named_alike(draft, there), there))
-    if difference is None:
-        return there
-    raise StoreError(
-        f"{config.store} is the store of other teacher outputs: '{difference.entry}' differs.\n"
-        f"  store:    {difference.first}\n  this job: {difference.second}\n"
-        "Name another folder with --store, or give the flags that the store was begun with."
-    )
+    check_same_store(config.store, there, _alike(draft, there))
+    return there
 
 
-def _named_alike(draft: Manifest, there: Manifest) -> Manifest:
-    """The same weights under another name, such as a file that was moved, are the same teacher."""
-    if draft.teacher.weights_sha256 != there.teacher.weights_sha256:
-        return draft
-    return replace(draft, teacher=replace(draft.teacher, name=there.teacher.name))
-
-
-def _decoded_alike(draft: Manifest, there: Manifest) -> Manifest:
-    """Another decoder may make the same pixels: `going_on` measures that before a row is added."""
-    is_alike = draft.pixel_recipe.same_but_decoder(there.pixel_recipe)
-    return replace(draft, pixel_recipe=there.pixel_recipe) if is_alike else draft
+def _alike(draft: Manifest, there: Manifest) -> Manifest:
+    """The draft with what may differ: the same weights under another name, such as a file that was moved; and another
+    decoder, of which `going_on` measures that it makes the same pixels, before a row is added.
+    """
+    teacher, pixels = draft.teacher, draft.pixel_recipe
+    if teacher.weights_sha256 == there.teacher.weights_sha256:
+        teacher = replace(teacher, name=there.teacher.name)
+    if pixels.same_but_decoder(there.pixel_recipe):
+        pixels = there.pixel_recipe
+    return replace(draft, teacher=teacher, pixel_recipe=pixels)

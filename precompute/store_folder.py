@@ -10,9 +10,7 @@ from pipeline.core.atomic import is_temporary
 from pipeline.core.command import speaks
 from pipeline.core.errors import ConfigError
 from pipeline.jobs.state import STATE_FILE
-from stores.index_file import write_index
 from stores.layout import HEAD_FILE, JOBS_FOLDER, STORE_FILE, VIEWS_FOLDER
-from stores.manifest import Manifest
 
 _OWN = {HEAD_FILE, JOBS_FOLDER, STORE_FILE, VIEWS_FOLDER}
 _OLD_S = 900.0  # a living job writes a batch at least as often
@@ -62,12 +60,3 @@ def remove_old_leftovers(store: Path) -> None:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _OLD_S:
                     path.unlink()
-
-
-def finish_store(store: Path, manifest: Manifest) -> None:
-    """Make store.h5 again from all shards that are there, whichever job made them.
-
-    Raises:
-        StoreError: a foreign shard, or a folder that cannot be written.
-    """
-    write_index(store, manifest)

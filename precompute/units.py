@@ -15,24 +15,23 @@ from precompute.endings import Pace
 from precompute.going_on import made_with
 from precompute.requests import Feed
 from precompute.setting import Setting
-from precompute.work import Unit, cut_units, from_json, missing_units, take_part, to_json
+from precompute.work import Unit, cut_units, deal, from_json, missing_units, to_json
 from precompute.writer import BackgroundWriter, Piece
 from stores.layout import ShardKey
 
 
 def find_work(setting: Setting) -> list[Unit]:
     """This job's missing units, as rank 0 sees the store; the same list on every rank."""
-    config, world = setting.config, setting.world
-    found: list[list[int]] = []
-    if world.is_main:
-        units = cut_units(
-            config.all_views,
-            num_rows=len(setting.source.index),
-            shard_rows=config.shard_rows,
-            views_per_decode=config.views_per_decode,
-        )
-        found = to_json(missing_units(take_part(units, parse_part(config.part)), check_store_named(config)))
-    return from_json(world.gather(found)[0])
+    config = setting.config
+    units = cut_units(
+        config.all_views,
+        num_rows=len(setting.source.index),
+        shard_rows=config.shard_rows,
+        views_per_decode=config.views_per_decode,
+    )
+    part, store = parse_part(config.part), check_store_named(config)
+    own = deal(units, part.number - 1, part.total)
+    return from_json(setting.world.main_first(lambda: to_json(missing_units(own, store))))
 
 
 def fill_units(setting: Setting, units: list[Unit], pulse: Pulse) -> None:

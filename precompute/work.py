@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from precompute.config import Part
 from stores.layout import ShardKey, shard_keys
 
 
@@ -37,11 +36,6 @@ def cut_units(views: Sequence[int], *, num_rows: int, shard_rows: int, views_per
     return [Unit(group, key.start, key.stop) for group in groups for key in shard_keys(group[0], num_rows, shard_rows)]
 
 
-def take_part(units: Sequence[Unit], part: Part) -> list[Unit]:
-    """The units of one of several jobs."""
-    return list(units[part.number - 1 :: part.total])
-
-
 def without_sealed(unit: Unit, store: Path) -> Unit | None:
     """What is left of a unit: its views whose shard is not there; None where all are."""
     views = tuple(key.view for key in unit.keys if not key.path(store).exists())
@@ -64,9 +58,11 @@ def count_rows(units: Sequence[Unit]) -> int:
     return sum(unit.num_rows for unit in units)
 
 
-def deal(units: Sequence[Unit], rank: int, world_size: int) -> list[Unit]:
-    """The units of one rank: neighbours work on neighbouring rows, so that views become complete early."""
-    return list(units[rank::world_size])
+def deal(units: Sequence[Unit], place: int, number: int) -> list[Unit]:
+    """The units of one of a `number` of jobs or ranks: neighbours work on neighbouring rows, so that views become
+    complete early.
+    """
+    return list(units[place::number])
 
 
 def to_json(units: Sequence[Unit]) -> list[list[int]]:

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.core.errors import StoreError
 from pipeline.data.plan import PlanRows
 from stores.codec import Codec
+from stores.index_file import cannot_write
 from stores.layout import ShardKey
 from stores.manifest import Manifest
 from stores.shard import ShardWriter
@@ -57,7 +58,6 @@ class BackgroundWriter:
         on_written: Callable[[int, int, bool], None],
     ) -> None:
         self._store, self._manifest, self._codecs = store, manifest, codecs
-        self._fields = tuple(field for codec in codecs for field in codec.fields)
         self._made_with, self._on_written = made_with, on_written
         self._thread = ThreadPoolExecutor(1, "store-writer")
         self._waiting: deque[Future[None]] = deque()
@@ -106,18 +106,10 @@ class BackgroundWriter:
             columns |= codec.encode(piece.outputs[codec.source])
         key, ids = piece.key, piece.rows.ids
         if key not in self._open:
-            self._open[key] = ShardWriter(self._store, key, self._manifest, self._fields, made_with=self._made_with)
+            self._open[key] = ShardWriter(self._store, key, self._manifest, made_with=self._made_with)
         self._open[key].write(int(ids[0]) - key.start, columns)
         is_last = int(ids[-1]) == key.stop - 1
         if is_last:
             self._open[key].seal()
             del self._open[key]
         self._on_written(len(ids), sum(array.nbytes for array in columns.values()), is_last)
-
-
-def cannot_write(store: Path, error: OSError) -> StoreError:
-    """The error for a disk that is full, read-only or gone."""
-    return StoreError(
-        f"cannot write the store {store}: {error}.\n"
-        "Make room or give permission, and start the same command again; sealed shards stay and are not made again."
-    )

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.core.command import Lines, progress, run_command
+from pipeline.core.command import Lines, print_table, progress, run_command
 from pipeline.core.errors import ConfigError
 from stores.index_file import write_index
 from stores.layout import STORE_FILE
@@ -44,7 +43,7 @@ def show(store: _Store) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold]{escape(str(store))}[/]")
     console.print(_facts_table(facts))
-    console.print(_views_table(states))
+    _show_views(states)
 
 
 def verify(store: _Store) -> None:
@@ -82,16 +81,20 @@ def _facts_table(facts: list[tuple[str, str]]) -> Table:
     return table
 
 
-def _views_table(states: list[ViewsState]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in ("views", "state", "number", "shards of each", "rows of each", "bytes of all"):
-        table.add_column(name, justify="left" if name in ("views", "state") else "right")
-    for state in states:
-        word = "complete" if state.complete else "incomplete"
-        shards = f"{state.num_shards:,} of {state.num_shards_wanted:,}"
-        table.add_row(state.views, word, f"{state.num_views:,}", shards, f"{state.num_rows:,}", f"{state.num_bytes:,}")
-    table.add_row("all", "", f"{sum(state.num_views for state in states):,}", *_sums(states))
-    return table
+def _show_views(states: list[ViewsState]) -> None:
+    names = ("views", "state", "number", "shards of each", "rows of each", "bytes of all")
+    rows = [
+        (
+            state.views,
+            "complete" if state.complete else "incomplete",
+            f"{state.num_views:,}",
+            f"{state.num_shards:,} of {state.num_shards_wanted:,}",
+            f"{state.num_rows:,}",
+            f"{state.num_bytes:,}",
+        )
+        for state in states
+    ]
+    print_table(names, [*rows, ("all", "", f"{sum(state.num_views for state in states):,}", *_sums(states))], left=2)
 
 
 def _sums(states: list[ViewsState]) -> tuple[str, str, str]:

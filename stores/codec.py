@@ -5,10 +5,12 @@ methods only, so that this package never imports torch; `decode` is the same ari
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+
+from pipeline.core.errors import StoreError
 
 Source = Literal["logits", "embedding"]
 
@@ -33,8 +35,9 @@ class Field:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
+@dataclass(frozen=True)
 class Codec(ABC):
-    """Encodes (B, width) float32 rows of logits or embeddings. A frozen dataclass; its JSON stands in the manifest.
+    """Encodes (B, width) float32 rows of logits or embeddings. Its JSON stands in the manifest.
 
     Attributes:
         id: the codec's name on disk.
@@ -47,6 +50,10 @@ class Codec(ABC):
     source: ClassVar[Source]
     exact_support: ClassVar[bool] = True
     width: int
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise StoreError(f"{self.id}: a row has at least one number, not {self.width}")
 
     @property
     @abstractmethod
@@ -75,9 +82,9 @@ class Codec(ABC):
         kept classes; infinite elsewhere).
         """
 
-    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """{"id": ..., "width": ..., ...}, from which `codec_registry.codec_from_json` makes an equal codec."""
+        return {"id": self.id, **asdict(self)}
 
     @property
     def row_bytes(self) -> int:

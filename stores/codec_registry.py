@@ -56,7 +56,7 @@ def _parse_one(word: str, num_classes: int, embedding_dim: int) -> Codec:
     kind = _codec(name, f"'{word}'")
     width = num_classes if kind.source == "logits" else embedding_dim
     if not colon:
-        return kind(width=width)  # type: ignore[call-arg]
+        return kind(width=width)
     if kind is not TopK or not (number.isascii() and number.isdigit()):
         raise StoreError(f"only topk takes a number, such as topk:50; '{word}' does not fit")
     return TopK(width=width, k=int(number))

@@ -6,7 +6,6 @@ from it and nothing else, so a store.h5 that is older than the shards is in nobo
 
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import h5py
 import numpy as np
 
 from pipeline.core.arrays import map_arrays, write_arrays
-from pipeline.core.atomic import fsync_path, publish, rename_if_new
+from pipeline.core.atomic import publish
 from pipeline.core.errors import ArraysError, StoreError
 from pipeline.core.hdf5 import HDF5_VERSION, read_text, write_text
 from stores.difference import first_difference
@@ -49,7 +48,7 @@ def create_store(store: Path, manifest: Manifest, head: Head | None) -> Manifest
         if not (store / STORE_FILE).exists():
             _begin(store, manifest)
         there = read_manifest(store)
-        _check_same(store, there, manifest)
+        check_same_store(store, there, manifest)
         if head is not None and read_head(store) is None:
             _write_head(store, there, head)
     return there
@@ -63,15 +62,14 @@ def read_manifest(store: Path) -> Manifest:
     """
     file = store / STORE_FILE
     if _exists(file):
-        return Manifest.from_text(_manifest_text(file), str(file))
+        return _manifest_of(file)
     keys = list_shards(store)
     if not keys:
         raise StoreError(
             f"{store} is not a store: it has neither {STORE_FILE} nor a shard in {VIEWS_FOLDER}/.\n"
             "Name the folder that `python -m precompute --store` wrote."
         )
-    first = keys[0].path(store)
-    return Manifest.from_text(_manifest_text(first), str(first))
+    return _manifest_of(keys[0].path(store))
 
 
 def read_head(store: Path, manifest: Manifest | None = None) -> Head | None:
@@ -146,10 +144,17 @@ def writing(store: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: how h5py says that a file could not be closed
-        raise StoreError(
-            f"cannot write the store {store}: {_reason(error)}.\n"
-            "Make room or give permission, and run the same command again."
-        ) from error
+        raise cannot_write(store, error) from error
+
+
+def cannot_write(store: Path, error: OSError | RuntimeError) -> StoreError:
+    """The error for a disk that is full, read-only or gone."""
+    name = getattr(error, "filename", None)
+    where = f"  file: {name}\n" if name else ""
+    return StoreError(
+        f"cannot write the store {store}: {_reason(error)}.\n{where}"
+        "Make room or give permission, and run the same command again; sealed shards stay and are not made again."
+    )
 
 
 def _exists(path: Path) -> bool:
@@ -182,21 +187,19 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def _begin(store: Path, manifest: Manifest) -> None:
     """Write the first store.h5, unless another job is quicker or shards show that the store was begun before."""
     if list_shards(store):
-        _check_same(store, read_manifest(store), manifest)
+        check_same_store(store, read_manifest(store), manifest)
         write_index(store, read_manifest(store))
         return
-    path = store / STORE_FILE
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with publish(store / STORE_FILE, if_new=True) as temporary:
         _write_store_file(temporary, manifest, [], None)
-        fsync_path(temporary)
-        rename_if_new(temporary, path)
-        fsync_path(store)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _check_same(store: Path, there: Manifest, here: Manifest) -> None:
+def check_same_store(store: Path, there: Manifest, here: Manifest) -> None:
+    """Refuse to add rows to a store whose manifest, `there`, has another identity than the job's own.
+
+    Raises:
+        StoreError: the first entry that differs, with both values.
+    """
     difference = first_difference(there, here)
     if difference is not None:
         raise StoreError(
@@ -224,19 +227,19 @@ def _standing_manifest(store: Path) -> Manifest:
         keys = list_shards(store)
         if not keys:
             raise
-        first = keys[0].path(store)
-        return Manifest.from_text(_manifest_text(first), str(first))
+        return _manifest_of(keys[0].path(store))
 
 
-def _manifest_text(path: Path) -> str:
+def _manifest_of(path: Path) -> Manifest:
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return read_text(file, "manifest")
+            text = read_text(file, "manifest")
     except PermissionError as error:
         raise _unreadable(path, error) from error
     except (OSError, KeyError, RuntimeError) as error:
         remedy = "\n`python -m stores index STORE` makes it again from the shards." if path.name == STORE_FILE else ""
         raise StoreError(f"{path} holds no readable manifest ({error}).{remedy}") from error
+    return Manifest.from_text(text, str(path))
 
 
 def _write_store_file(path: Path, manifest: Manifest, keys: list[ShardKey], head: tuple[int, ...] | None) -> None:

@@ -184,7 +184,7 @@ class StoreReader:
     def _open_at(self, store: Path, view: int) -> ViewRows:
         shards = [read_shard(key.path(store)) for key in self._keys(view)]
         for shard in shards:
-            check_shard(shard, self.manifest, tuple(self.fields.values()))
+            check_shard(shard, self.manifest)
         try:
             return MappedView(shards) if self._choose_io(store) == "mmap" else PreadView(shards)
         except (OSError, ValueError) as error:
@@ -202,7 +202,7 @@ class StoreReader:
     def _choose_io(self, store: Path) -> Literal["mmap", "pread"]:
         if self._wanted_io == "pread":
             return "pread"
-        rows, columns = self.manifest.shard_rows, shard_columns(tuple(self.fields.values()))
+        rows, columns = self.manifest.shard_rows, shard_columns(self.manifest)
         odd = [field.name for field in columns if not can_join(self.manifest.num_rows, rows, field.row_bytes)]
         if self._wanted_io == "mmap" and odd:
             raise StoreError(

@@ -18,12 +18,12 @@ class Record:
 
     Attributes:
         others: entries that have no field here, as they stand.
-        lacking: fields that the JSON does not have, and that have a default.
+        lacking: fields that the JSON does not have.
     """
 
     _objects: ClassVar[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = MappingProxyType({})
     others: Mapping[str, Any] = field(default_factory=dict)
-    lacking: frozenset[str] = frozenset()
+    lacking: frozenset[str] = field(default=frozenset(), compare=False)
 
     @classmethod
     def from_json(cls, entries: Mapping[str, Any]) -> Self:
@@ -36,12 +36,9 @@ class Record:
             raise StoreError(f"this entry of a manifest must be a JSON object ({', '.join(cls._names())}): {entries!r}")
         given = {name: _read(entries.get(name), cls._objects.get(name)) for name in cls._names()}
         found = {name: value for name, value in given.items() if value is not None}
-        blank = cls(**{**dict.fromkeys(cls._needed()), **found})
-        return replace(
-            blank,
-            others={name: value for name, value in entries.items() if name not in found},
-            lacking=frozenset(name for name in given if name not in found and getattr(blank, name) is not None),
-        )
+        others = {name: value for name, value in entries.items() if name not in found}
+        blank = dict.fromkeys(cls._needed())
+        return cls(**{**blank, **found}, others=others, lacking=frozenset(given.keys() - found.keys()))
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, its entries in the order of files."""

@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -21,10 +20,18 @@ from pipeline.core.atomic import fsync_path, rename_if_new
 from pipeline.core.errors import StoreError
 from pipeline.core.hdf5 import read_text
 from stores.checksum import row_crcs
-from stores.codec import Field
 from stores.layout import ShardKey, parse_shard
 from stores.manifest import STORE_VERSION, Manifest
-from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC, SHARD_KIND, Place, create_shard_file, shard_columns
+from stores.shard_file import (
+    LABEL,
+    PLAN_CRC,
+    ROW_CRC,
+    SHARD_KIND,
+    Place,
+    create_shard_file,
+    payload_fields,
+    shard_columns,
+)
 
 _FLUSH_BYTES = 1 << 24
 _REMEDY = "remove it, and precompute it again"
@@ -40,19 +47,16 @@ class ShardWriter:
         store: the store's folder.
         key: which rows of which view.
         manifest: the one that stands in the store.
-        fields: of the manifest's codecs, in its order.
         made_with: software and device of this job, recorded.
 
     Raises:
         OSError: with the file's name: no space, no permission.
     """
 
-    def __init__(
-        self, store: Path, key: ShardKey, manifest: Manifest, fields: tuple[Field, ...], *, made_with: dict[str, Any]
-    ) -> None:
+    def __init__(self, store: Path, key: ShardKey, manifest: Manifest, *, made_with: dict[str, Any]) -> None:
         self.path = key.path(store)
-        self._payload = fields
-        self._columns = (*fields, LABEL, PLAN_CRC)
+        self._payload = payload_fields(manifest)
+        self._columns = (*self._payload, LABEL, PLAN_CRC)
         self._written = np.zeros(key.stop - key.start, bool)
         # one number a row each: written at the end, since a system call costs more than they do
         numbers = (LABEL, PLAN_CRC, ROW_CRC)
@@ -64,7 +68,7 @@ class ShardWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with self._named_errors():
-                self._places = create_shard_file(self._temporary, key, manifest, fields, made_with=made_with)
+                self._places = create_shard_file(self._temporary, key, manifest, made_with=made_with)
                 self._descriptor = os.open(self._temporary, os.O_WRONLY)
         except BaseException:
             self.drop()
@@ -73,9 +77,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.drop()
 
     def write(self, start: int, columns: dict[str, np.ndarray]) -> None:
@@ -206,7 +208,7 @@ def read_shard(path: Path) -> ShardFile:
     return ShardFile(path, key, header["store"], manifest_text, header, places)
 
 
-def check_shard(shard: ShardFile, manifest: Manifest, fields: tuple[Field, ...]) -> None:
+def check_shard(shard: ShardFile, manifest: Manifest) -> None:
     """Compare a shard with the store that it lies in.
 
     Raises:
@@ -219,7 +221,7 @@ def check_shard(shard: ShardFile, manifest: Manifest, fields: tuple[Field, ...])
             f"  store: {wanted}\n  shard: {shard.store}"
         )
     rows = shard.key.stop - shard.key.start
-    expected = {field.name: ((rows, *field.shape), field.dtype) for field in shard_columns(fields)}
+    expected = {field.name: ((rows, *field.shape), field.dtype) for field in shard_columns(manifest)}
     found = {name: (place.shape, place.dtype) for name, place in shard.places.items()}
     if found != expected:
         raise StoreError(

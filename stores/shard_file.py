@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.core.hdf5 import HDF5_VERSION, write_text
 from stores.codec import Field
+from stores.codec_registry import codec_from_json
 from stores.layout import ShardKey
 from stores.manifest import STORE_VERSION, Manifest
 
@@ -42,14 +43,21 @@ class Place:
         return self.offset + self.shape[0] * self.row_bytes
 
 
-def shard_columns(fields: tuple[Field, ...]) -> tuple[Field, ...]:
-    """The datasets of a shard whose codecs have `fields`, in their order in the file."""
-    return (*fields, LABEL, PLAN_CRC, ROW_CRC)
+def payload_fields(manifest: Manifest) -> tuple[Field, ...]:
+    """The datasets of all codecs of a store, in their order in the row checksum.
+
+    Raises:
+        StoreError: a codec that this program does not know.
+    """
+    return tuple(field for codec in manifest.codecs for field in codec_from_json(codec).fields)
 
 
-def create_shard_file(
-    path: Path, key: ShardKey, manifest: Manifest, fields: tuple[Field, ...], *, made_with: dict[str, Any]
-) -> dict[str, Place]:
+def shard_columns(manifest: Manifest) -> tuple[Field, ...]:
+    """The datasets of a shard, in their order in the file."""
+    return (*payload_fields(manifest), LABEL, PLAN_CRC, ROW_CRC)
+
+
+def create_shard_file(path: Path, key: ShardKey, manifest: Manifest, *, made_with: dict[str, Any]) -> dict[str, Place]:
     """Make a shard's file without its rows (space that nothing was written to: zeros) and say where they belong."""
     header = {
         "kind": SHARD_KIND,
@@ -65,7 +73,7 @@ def create_shard_file(
     with h5py.File(image, "w", libver=HDF5_VERSION, locking=False, **aligned) as file:
         write_text(file, "header", json.dumps(header, sort_keys=True))
         write_text(file, "manifest", manifest.to_text())
-        places = {field.name: _create_dataset(file, field, rows) for field in shard_columns(fields)}
+        places = {field.name: _create_dataset(file, field, rows) for field in shard_columns(manifest)}
     image.save(path)
     return places
 

@@ -1,6 +1,5 @@
 """Everything that can be checked of a store without the data set and the teacher."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
 from stores.problems import OnProgress, Problem
 from stores.shard import ShardFile, check_shard, read_shard
-from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC, Place
+from stores.shard_file import LABEL, PLAN_CRC, ROW_CRC, Place, payload_fields
 from stores.verify_index import check_head, check_index
 from stores.verify_tree import check_presence, check_tree
-from stores.virtual import payload_fields
+from stores.view_rows import OpenFile
 
 _BLOCK_BYTES = 1 << 24
 
@@ -73,7 +72,7 @@ def _check_shards(store: Path, manifest: Manifest, found: list[ShardKey], on_pro
 def _check_shard(path: Path, key: ShardKey, manifest: Manifest, fields: tuple[Field, ...]) -> Iterator[Problem]:
     try:
         shard = read_shard(path)
-        check_shard(shard, manifest, fields)
+        check_shard(shard, manifest)
         damaged, outside = _bad_rows(shard, fields, len(manifest.classes))
     except (StoreError, OSError) as error:
         yield Problem(path, str(error).removeprefix(f"{path}: ").removeprefix(f"{path} "), view=key.view)
@@ -90,25 +89,20 @@ def _bad_rows(shard: ShardFile, fields: tuple[Field, ...], num_classes: int) -> 
     """Rows of the shard that fail their checksum, and rows that pass it with a label that is no class."""
     num_rows, row_bytes = shard.key.stop - shard.key.start, sum(place.row_bytes for place in shard.places.values())
     block, damaged, outside = max(1, _BLOCK_BYTES // row_bytes), [], []
-    descriptor = os.open(shard.path, os.O_RDONLY)
-    try:
-        for start in range(0, num_rows, block):
-            rows = range(start, min(start + block, num_rows))
-            columns = {name: _read_rows(descriptor, place, rows) for name, place in shard.places.items()}
-            labels, plan_crcs = columns[LABEL.name], columns[PLAN_CRC.name]
-            crcs = row_crcs(labels, plan_crcs, [columns[field.name] for field in fields])
-            is_whole = crcs == columns[ROW_CRC.name]
-            damaged.append(start + np.flatnonzero(~is_whole))
-            outside.append(start + np.flatnonzero(is_whole & ((labels < 0) | (labels >= num_classes))))
-    finally:
-        os.close(descriptor)
+    file = OpenFile(shard.path)
+    for start in range(0, num_rows, block):
+        rows = range(start, min(start + block, num_rows))
+        columns = {name: _read_rows(file, place, rows) for name, place in shard.places.items()}
+        labels, plan_crcs = columns[LABEL.name], columns[PLAN_CRC.name]
+        crcs = row_crcs(labels, plan_crcs, [columns[field.name] for field in fields])
+        is_whole = crcs == columns[ROW_CRC.name]
+        damaged.append(start + np.flatnonzero(~is_whole))
+        outside.append(start + np.flatnonzero(is_whole & ((labels < 0) | (labels >= num_classes))))
     return np.concatenate(damaged), np.concatenate(outside)
 
 
-def _read_rows(descriptor: int, place: Place, rows: range) -> np.ndarray:
+def _read_rows(file: OpenFile, place: Place, rows: range) -> np.ndarray:
     """(rows, ...) as the bytes stand in the file."""
-    num_bytes = len(rows) * place.row_bytes
-    data = os.pread(descriptor, num_bytes, place.offset + rows.start * place.row_bytes)
-    if len(data) != num_bytes:
-        raise StoreError(f"was truncated while it was read: row {rows.start + len(data) // place.row_bytes} is gone")
-    return np.frombuffer(data, place.dtype).reshape(len(rows), *place.shape[1:])
+    found = np.empty((len(rows), *place.shape[1:]), place.dtype)
+    file.read(memoryview(found.reshape(-1).view(np.uint8).data), place.offset + rows.start * place.row_bytes)
+    return found

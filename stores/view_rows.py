@@ -45,7 +45,7 @@ class PreadView(ViewRows):
     """
 
     def __init__(self, shards: Sequence[ShardFile]) -> None:
-        self._shards, self._files = shards, [_File(shard.path) for shard in shards]
+        self._shards, self._files = shards, [OpenFile(shard.path) for shard in shards]
         self._rows = shards[0].key.stop - shards[0].key.start
         self._small: dict[str, np.ndarray] = {}
 
@@ -84,13 +84,20 @@ def _runs(ids: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.concatenate(([0], breaks))[: len(ids)], np.concatenate((breaks, [len(ids)]))[: len(ids)]
 
 
-class _File:
+class OpenFile:
+    """A file of which bytes are read, by any thread; closed when nobody uses the object any more."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, data: memoryview, offset: int) -> None:
+        """Fill `data` with the bytes from `offset` on.
+
+        Raises:
+            StoreError: they cannot be read, or the file ends before.
+        """
         try:
             count = os.preadv(self._descriptor, (data,), offset)
             while 0 < count < len(data):  # a call reads 2 GB at most

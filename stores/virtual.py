@@ -9,20 +9,10 @@ import numpy as np
 
 from pipeline.core.errors import StoreError
 from stores.codec import Field
-from stores.codec_registry import codec_from_json
 from stores.layout import ShardKey, shard_keys
 from stores.manifest import Manifest
 from stores.shard import check_shard, read_shard
 from stores.shard_file import shard_columns
-
-
-def payload_fields(manifest: Manifest) -> tuple[Field, ...]:
-    """The datasets of all codecs of a store, in their order in the row checksum.
-
-    Raises:
-        StoreError: a codec that this program does not know.
-    """
-    return tuple(field for codec in manifest.codecs for field in codec_from_json(codec).fields)
 
 
 def check_member(store: Path, key: ShardKey, manifest: Manifest) -> None:
@@ -37,7 +27,7 @@ def check_member(store: Path, key: ShardKey, manifest: Manifest) -> None:
             f"{path}: no shard of this store has rows {key.start} to {key.stop - 1}; move it out.\n"
             f"Shards have {manifest.shard_rows} rows each, {manifest.num_rows} in all."
         )
-    check_shard(read_shard(path), manifest, payload_fields(manifest))
+    check_shard(read_shard(path), manifest)
 
 
 def write_views(file: h5py.File, manifest: Manifest, keys: Iterable[ShardKey]) -> None:
@@ -45,7 +35,7 @@ def write_views(file: h5py.File, manifest: Manifest, keys: Iterable[ShardKey]) -
 
     Attributes of each view's group: complete (uint8, 1 where no row is missing), num_rows, rows_present.
     """
-    columns = shard_columns(payload_fields(manifest))
+    columns = shard_columns(manifest)
     for view, shards in groupby(sorted(keys), key=lambda key: key.view):
         present = list(shards)
         group = file.create_group(f"views/{view}")

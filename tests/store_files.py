@@ -22,7 +22,6 @@ from stores.layout import ShardKey, shard_keys
 from stores.manifest import STORE_VERSION, Manifest
 from stores.reader import StoreReader, open_store
 from stores.shard import ShardWriter
-from stores.virtual import payload_fields
 
 NUM_ROWS, SHARD_ROWS, NUM_CLASSES = 10, 4, 5
 
@@ -66,7 +65,7 @@ def rows_of(codecs: Iterable[Codec], view: int, ids: np.ndarray) -> dict[str, np
 
 
 def write_shard(store: Path, key: ShardKey, manifest: Manifest, codecs: Iterable[Codec]) -> None:
-    with ShardWriter(store, key, manifest, payload_fields(manifest), made_with={"test": True}) as writer:
+    with ShardWriter(store, key, manifest, made_with={"test": True}) as writer:
         writer.write(0, rows_of(codecs, key.view, np.arange(key.start, key.stop)))
         writer.seal()
 
@@ -144,7 +143,7 @@ def fill(
         for codec in codecs:
             columns |= codec.encode(rows[codec.source])
         for key in shard_keys(view, NUM, described.shard_rows):
-            with ShardWriter(store, key, described, payload_fields(described), made_with={}) as writer:
+            with ShardWriter(store, key, described, made_with={}) as writer:
                 writer.write(0, {name: column[key.start : key.stop] for name, column in columns.items()})
                 writer.seal()
     return open_store(store)

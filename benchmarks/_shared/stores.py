@@ -31,8 +31,7 @@ def manifest_of(num_rows: int, num_classes: int, shard_rows: int) -> Manifest:
 
 def write_shard(store: Path, key: ShardKey, manifest: Manifest, batch: int, columns: Columns) -> None:
     """Write one shard, `batch` rows at a time."""
-    codec = DenseF16(width=len(manifest.classes))
-    with ShardWriter(store, key, manifest, codec.fields, made_with={}) as writer:
+    with ShardWriter(store, key, manifest, made_with={}) as writer:
         for start in range(key.start, key.stop, batch):
             writer.write(start - key.start, columns(slice(start, min(start + batch, key.stop))))
         writer.seal()

@@ -25,7 +25,7 @@ from pipeline.jobs.signals import StopRequest
 from pipeline.models.outputs import Outputs
 from precompute.config import PrecomputeConfig
 from precompute.requests import unit_requests
-from precompute.setting import Setting, open_setting
+from precompute.setting import Setting, check_names, open_setting
 from precompute.units import fill_units
 from precompute.work import Unit
 from stores.codecs.dense_f16 import DenseF16
@@ -50,7 +50,7 @@ def against_loader(settings: Precompute, backends: Sequence[str], work: Path) ->
             batch=_BATCH,
             device="cpu",
         )
-        with open_setting(config, start_world("cpu", settings.threads), work) as setting:
+        with open_setting(config, check_names(config), start_world("cpu", settings.threads), work) as setting:
             results.append(_measure_fill(name, setting, settings.repeats))
     return results
 

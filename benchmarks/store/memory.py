@@ -14,7 +14,6 @@ import numpy as np
 from benchmarks._shared.imagenet import CLASSES
 from benchmarks._shared.process import own
 from benchmarks._shared.stores import manifest_of
-from stores.codecs.dense_f16 import DenseF16
 from stores.file_system import StoreIO
 from stores.index_file import create_store
 from stores.layout import shard_keys, view_folder
@@ -42,7 +41,7 @@ def _make_sparse_store(store: Path, views: int, rows: int) -> None:
     for view in range(views):
         view_folder(store, view).mkdir(parents=True)
         for key in shard_keys(view, rows, manifest.shard_rows):
-            create_shard_file(key.path(store), key, manifest, DenseF16(width=CLASSES).fields, made_with={})
+            create_shard_file(key.path(store), key, manifest, made_with={})
 
 
 def _open(store: Path, io: StoreIO, rows: int) -> dict[str, float]:

@@ -11,8 +11,10 @@ _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, err
 
 
 @contextmanager
-def publish(path: Path) -> Iterator[Path]:
+def publish(path: Path, *, if_new: bool = False) -> Iterator[Path]:
     """Yield a temporary path in `path`'s folder; when the block ends well, make it `path`, durably.
+
+    With `if_new`, a file that is there by then stays.
 
     The order is write, fsync, rename, fsync of the folder: after a crash at any moment a reader finds
     the old file or the new one. When the block raises, the temporary file is removed.
@@ -22,7 +24,10 @@ def publish(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         fsync_path(temporary)
-        temporary.replace(path)
+        if if_new:
+            rename_if_new(temporary, path)
+        else:
+            temporary.replace(path)
         fsync_path(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,12 +4,14 @@ import difflib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 from pipeline.core.errors import ConfigError, PeerError, RefluxError
@@ -83,6 +85,25 @@ class Lines:
     def warn(self, text: str) -> None:
         """One line that should not be overlooked."""
         self.rich.print(Text(f"warning: {text}", style="yellow"))
+
+
+def print_table(names: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
+    """Rows of text below the columns' names, the first `left` columns words, the others numbers, on one line each."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for place, name in enumerate(names):
+        table.add_column(name, justify="left" if place < left else "right", no_wrap=place >= left)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(soft_wrap=True).print(table)
+
+
+def format_bytes(size: float, decimals: int = 2) -> str:
+    """12.34 MB and the like, in powers of 1,000."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.{0 if unit == 'bytes' else decimals}f} {unit}"
+        size /= 1000
+    return f"{size:.2f} TB"
 
 
 def unknown_argument(command: str, argument: str, flags: Sequence[str]) -> ConfigError:

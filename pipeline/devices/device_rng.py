@@ -1,6 +1,11 @@
 """Philox4x32-10 on a device: the bits of `pipeline.core.rng`, where moving draws from the host would cost more."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+
+from pipeline.core.rng import Stream, check_seed, derive_seed
 
 _NUM_ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -39,6 +44,20 @@ def seed_generators(device: torch.device, seed: int) -> None:
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
+
+
+@contextmanager
+def initialising(seed: int, *position: int) -> Iterator[None]:
+    """Inside the block, PyTorch's initialisers are a function of (seed, position) alone; the global state comes back.
+
+    Raises:
+        ConfigError: a run's seed outside of its range.
+    """
+    drawn = derive_seed(check_seed("the run's seed", seed), Stream.INITIALISATION, *position)
+    with torch.random.fork_rng(devices=[]):
+        # not torch.manual_seed, which would also reset the devices' generators
+        torch.default_generator.manual_seed(drawn)
+        yield
 
 
 def below(words: torch.Tensor, bound: torch.Tensor | int) -> torch.Tensor:

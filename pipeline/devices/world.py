@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from pipeline.core.cpu import decoder_threads
 from pipeline.core.errors import ConfigError, RefluxError
 
+_Told = TypeVar("_Told")
 _POLL_S = 0.02
 _TIMEOUT = timedelta(minutes=30)  # a rank may be reading a slow disk; a dead one is noticed by its agent at once
 
@@ -53,20 +54,23 @@ class World:
         if self.size > 1:
             dist.barrier(group=self.control)
 
-    def main_first(self, action: Callable[[], None]) -> None:
-        """Run `action` on the main rank while the others wait; its RefluxError is raised on every rank."""
-        failure: RefluxError | None = None
+    def main_first(self, action: Callable[[], _Told]) -> _Told:
+        """Run `action` on the main rank while the others wait; every rank gets its JSON value, or its RefluxError."""
+        found, failure = None, None
         if self.is_main:
             try:
-                action()
+                found = action()
             except RefluxError as error:
                 failure = error
-        told = self.gather([str(failure), failure.exit_code] if failure else None)[0]
+        told: tuple[_Told, list[Any] | None] = self.gather(
+            [found, [str(failure), failure.exit_code] if failure else None]
+        )[0]
         if failure is not None:
             raise failure
-        if told is not None:
-            kind = ConfigError if told[1] == ConfigError.exit_code else RefluxError
-            raise kind(told[0])
+        if told[1] is not None:
+            message, code = told[1]
+            raise (ConfigError if code == ConfigError.exit_code else RefluxError)(message)
+        return told[0]
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's JSON value, in rank order, on every rank."""

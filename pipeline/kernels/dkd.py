@@ -6,19 +6,18 @@ TCKD = KL(Bernoulli(sigmoid(u_t)) || Bernoulli(sigmoid(u_s))), NCKD = KL(p || q)
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn.functional import logsigmoid
 
 from pipeline.kernels.dispatch import use_triton
-from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.rows import (
-    blocks,
+    Block,
+    Divergence,
     check_rows,
     divergence,
-    inverse,
-    mean_of_rows,
-    rows_of_block,
+    loss_of_rows,
     soften,
     wants_gradient,
     working_dtype,
@@ -103,42 +102,9 @@ def fused(
     beta: float,
 ) -> torch.Tensor:
     """`dkd` in closed form with torch's operations, on any device."""
-    weights = Weights(alpha, beta, moments=wants_gradient(temperature))
-    with torch.no_grad():
-        found = _differentiate(student_logits_BC, teacher_logits_BC, labels_B, temperature, weights)
-    return with_gradient(found, student_logits_BC, temperature)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Of the two parts, and whether the temperature's gradient is wanted."""
-
-    alpha: float
-    beta: float
-    moments: bool
-
-
-def _differentiate(
-    student_BC: torch.Tensor,
-    teacher_BC: torch.Tensor,
-    labels_B: torch.Tensor,
-    temperature: float | torch.Tensor,
-    weights: Weights,
-) -> Differentiated:
-    dtype = working_dtype(student_BC, teacher_BC)
-    inverse_B1 = inverse(temperature, student_BC, dtype)
-    gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
-    values, brackets = [], []
-    tensors = (gradient_BC, student_BC, teacher_BC, labels_B[:, None], inverse_B1)
-    for block, (b_RC, *more) in blocks(tensors, rows_of_block(student_BC), 4 if weights.moments else 3):
-        a_RC, student_RC, teacher_RC, labels_R1, inverse_R1 = block
-        label_s_R1 = _scaled_others(student_RC, labels_R1, inverse_R1, a_RC)
-        label_t_R1 = _scaled_others(teacher_RC, labels_R1, inverse_R1, b_RC)
-        value_R, bracket_R = _rows(a_RC, b_RC, more, (label_s_R1, label_t_R1, labels_R1), weights)
-        values.append(value_R)
-        brackets.append(bracket_R)
-    bracket_B = torch.cat([part for part in brackets if part is not None]) if weights.moments else None
-    return mean_of_rows(torch.cat(values), bracket_B, gradient_BC, temperature)
+    tensors = (student_logits_BC, teacher_logits_BC, labels_B[:, None])
+    buffers = 4 if wants_gradient(temperature) else 3
+    return loss_of_rows(partial(_rows, alpha=alpha, beta=beta), tensors, temperature, buffers=buffers)
 
 
 def _scaled_others(
@@ -152,37 +118,32 @@ def _scaled_others(
     return (label_R1 - greatest_R1) * inverse_R1
 
 
-def _rows(
-    a_RC: torch.Tensor,
-    b_RC: torch.Tensor,
-    more: list[torch.Tensor],
-    labels: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    weights: Weights,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Value and bracket of each row; `a_RC` becomes the gradient with respect to the student's scaled logits.
+def _rows(block: Block, work: list[torch.Tensor], *, alpha: float, beta: float) -> Divergence:
+    """Both parts of each row, weighed; the block's first tensor becomes the gradient by the student's scaled logits.
 
     That gradient is, with e = q_y - p_y of the whole softmax: alpha e for the label, and
-    beta (q - p) - alpha e q for the others.
+    beta (q - p) - alpha e q for the others. With a fourth buffer there are brackets too.
     """
-    label_s_R1, label_t_R1, labels_R1 = labels
-    p_RC, share_RC, *x_RC = more
-    if weights.moments:
+    (a_RC, student_RC, teacher_RC, labels_R1, inverse_R1), (b_RC, p_RC, share_RC, *x_RC) = block, work
+    label_s_R1 = _scaled_others(student_RC, labels_R1, inverse_R1, a_RC)
+    label_t_R1 = _scaled_others(teacher_RC, labels_R1, inverse_R1, b_RC)
+    if x_RC:
         student_mean_R1 = (torch.softmax(a_RC, 1, out=p_RC).mul_(a_RC)).sum(1, keepdim=True)
     soft = soften(a_RC, b_RC, p_RC, *x_RC)
     normaliser_t_R1, normaliser_s_R1 = soft.log_normalisers()
     shift_R1 = (label_s_R1 - label_t_R1) - (normaliser_s_R1 - normaliser_t_R1)
     tckd = _bernoulli(label_t_R1 - normaliser_t_R1, label_s_R1 - normaliser_s_R1, shift_R1)
-    torch.mul(soft.q_RC, weights.alpha * tckd.error_R1, out=share_RC)
+    torch.mul(soft.q_RC, alpha * tckd.error_R1, out=share_RC)
     difference_RC = soft.q_RC.sub_(soft.p_RC)
     nckd = divergence(soft.p_RC, soft.x_RC, difference_RC, soft.teacher)
-    difference_RC.mul_(weights.beta).sub_(share_RC).scatter_(1, labels_R1, weights.alpha * tckd.error_R1)
-    value_R = weights.alpha * tckd.value_R1[:, 0] + weights.beta * nckd.value_R
+    difference_RC.mul_(beta).sub_(share_RC).scatter_(1, labels_R1, alpha * tckd.error_R1)
+    value_R = alpha * tckd.value_R1[:, 0] + beta * nckd.value_R
     if soft.teacher is None or nckd.bracket_R is None:
-        return value_R, None
+        return Divergence(value_R, None)
     slope_t_R1 = label_t_R1 - soft.teacher.mean_R.unsqueeze(1)  # -T du_t/dT
     slope_s_R1 = label_s_R1 - student_mean_R1
     tckd_R1 = 2 * tckd.value_R1 + tckd.teacher_slope_R1 * slope_t_R1 - tckd.error_R1 * slope_s_R1
-    return value_R, weights.alpha * tckd_R1[:, 0] + weights.beta * nckd.bracket_R
+    return Divergence(value_R, alpha * tckd_R1[:, 0] + beta * nckd.bracket_R)
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,20 @@ one for each sample, or a learned one (CTKD, Li et al. 2023, arXiv:2211.16231).
 Legend: B batch, C classes; z logits, p = softmax(z_t / T), q = softmax(z_s / T).
 """
 
+from functools import partial
 from math import exp
 
 import torch
 
 from pipeline.kernels.dispatch import use_triton
-from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.rows import (
+    Block,
     Divergence,
     Softened,
     Surplus,
-    blocks,
     check_rows,
     divergence,
-    inverse,
-    mean_of_rows,
-    rows_of_block,
+    loss_of_rows,
     scaled_logits,
     soften,
     wants_gradient,
@@ -89,53 +87,32 @@ def fused(
 ) -> torch.Tensor:
     """`kl` in closed form with torch's operations, on any device."""
     moments = wants_gradient(temperature)
-    with torch.no_grad():
-        differentiated = _differentiate(student_logits_BC, teacher_logits_BC, temperature, eps, moments=moments)
-    return with_gradient(differentiated, student_logits_BC, temperature)
-
-
-def _differentiate(
-    student_BC: torch.Tensor, teacher_BC: torch.Tensor, temperature: float | torch.Tensor, eps: float, *, moments: bool
-) -> Differentiated:
-    dtype = working_dtype(student_BC, teacher_BC)
-    inverse_B1 = inverse(temperature, student_BC, dtype)
-    gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
     # scratch and the returned gradient stay below two buffers of the logits' size
     buffers = 4 if eps else 3 if moments else 2
-    rows, parts = rows_of_block(student_BC, least=buffers + 1), []
-    tensors = (gradient_BC, student_BC, teacher_BC, inverse_B1)
-    for (a_RC, student_RC, teacher_RC, inverse_R1), work in blocks(tensors, rows, buffers):
-        scaled_logits(student_RC, inverse_R1, a_RC)
-        scaled_logits(teacher_RC, inverse_R1, work[0])
-        parts.append(_shifted(a_RC, *work, eps=eps, moments=moments) if eps else _plain(a_RC, *work))
-    value_B = torch.cat([part.value_R for part in parts])
-    brackets = [part.bracket_R for part in parts if part.bracket_R is not None]
-    bracket_B = torch.cat(brackets) if brackets else None
-    return mean_of_rows(value_B, bracket_B, gradient_BC, temperature)
+    divergences = partial(_shifted, eps=eps, moments=moments) if eps else _plain
+    tensors = (student_logits_BC, teacher_logits_BC)
+    return loss_of_rows(divergences, tensors, temperature, buffers=buffers, least_blocks=buffers + 1)
 
 
-def _plain(a_RC: torch.Tensor, b_RC: torch.Tensor, p_RC: torch.Tensor, x_RC: torch.Tensor | None = None) -> Divergence:
-    soft = soften(a_RC, b_RC, p_RC, x_RC)
+def _plain(block: Block, work: list[torch.Tensor]) -> Divergence:
+    soft = _softened(block, *work)
     return divergence(soft.p_RC, soft.x_RC, soft.q_RC.sub_(soft.p_RC), soft.teacher)
 
 
-def _shifted(
-    a_RC: torch.Tensor,
-    b_RC: torch.Tensor,
-    p_RC: torch.Tensor,
-    x_RC: torch.Tensor,
-    work_RC: torch.Tensor,
-    *,
-    eps: float,
-    moments: bool,
-) -> Divergence:
+def _softened(block: Block, b_RC: torch.Tensor, *work: torch.Tensor) -> Softened:
+    a_RC, student_RC, teacher_RC, inverse_R1 = block
+    return soften(scaled_logits(student_RC, inverse_R1, a_RC), scaled_logits(teacher_RC, inverse_R1, b_RC), *work)
+
+
+def _shifted(block: Block, work: list[torch.Tensor], *, eps: float, moments: bool) -> Divergence:
     """With r = p + eps in the place of p; r sums to 1 + extra, extra = C eps, and so does (1 + extra) q.
 
     y = log(r / q) = x + s with s = log(r / p). The temperature moves p, not eps, hence the corrections of the bracket.
     """
-    extra = eps * a_RC.shape[1]
-    soft = soften(a_RC, b_RC, p_RC, x_RC)
-    shift_RC = _shift(soft, b_RC, eps, work_RC)
+    b_RC, p_RC, x_RC, shift_RC = work
+    extra = eps * b_RC.shape[1]
+    soft = _softened(block, b_RC, p_RC, x_RC)
+    _shift(soft, b_RC, eps, shift_RC)
     y_RC = soft.x_RC.add_(shift_RC)
     r_RC = soft.p_RC.add_(eps)
     if not moments or soft.teacher is None:

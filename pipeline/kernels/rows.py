@@ -14,14 +14,14 @@ x = log(p/q), w = p x + q - p >= 0, beta = b - E_p[b].
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import factorial
 from typing import Any
 
 import torch
 
-from pipeline.kernels.gradient import Differentiated
+from pipeline.kernels.gradient import Differentiated, with_gradient
 
 _BLOCK_ELEMENTS = 300_000  # a block costs about 0.1 ms on two cores, whatever its size; larger ones leave the cache
 _LEAST_ELEMENTS = 32_768  # of a block that is made for the sake of memory alone
@@ -31,6 +31,8 @@ _NEARLY_EQUAL_KL = 0.06  # a divergence above this has an |x| above 0.3
 _PHI = tuple((-1) ** n / factorial(n) for n in range(2, 9))  # of x^2
 _CHI = tuple((-1) ** (n - 1) * (n - 2) / factorial(n) for n in range(3, 10))  # of x^3
 _KEPT = threading.local()
+
+Block = tuple[torch.Tensor, ...]  # the same rows of several tensors
 
 DEVIATION_EPS = 1e-7  # of a standard score
 LEAST_TAIL = 2.0**-126  # float32's least normal number: its logarithm is finite, its mass is nothing
@@ -118,9 +120,35 @@ def inverse(temperature: float | torch.Tensor, logits_BC: torch.Tensor, dtype: t
     return temperature.detach().to(dtype).reciprocal().reshape(-1, 1).expand(len(logits_BC), 1)
 
 
-def blocks(
-    tensors: tuple[torch.Tensor, ...], rows: int, buffers: int
-) -> Iterator[tuple[tuple[torch.Tensor, ...], list[torch.Tensor]]]:
+def loss_of_rows(
+    divergences: Callable[[Block, list[torch.Tensor]], "Divergence"],
+    tensors: Block,
+    temperature: float | torch.Tensor = 1.0,
+    *,
+    buffers: int = 0,
+    least_blocks: int = 1,
+) -> torch.Tensor:
+    """The batch mean of T^2 times each row's divergence, tied to its gradients; formed block by block of rows.
+
+    Args:
+        divergences: of a block (where to write the gradient by the student's scaled logits, the block's rows of all
+            `tensors`, their 1 / T (R, 1)), with scratch buffers in the gradient's shape.
+        tensors: the student's logits (B, C), and what else has a row for each sample.
+        temperature: as the loss's caller gave it.
+        buffers: scratch buffers that `divergences` takes.
+        least_blocks: to bound scratch memory.
+    """
+    student_BC, dtype = tensors[0], working_dtype(*tensors)
+    rows = rows_of_block(student_BC, least=least_blocks)
+    with torch.no_grad():
+        gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
+        walked = (gradient_BC, *tensors, inverse(temperature, student_BC, dtype))
+        found = [divergences(block, work) for block, work in _blocks(walked, rows, buffers)]
+        differentiated = _mean_of_rows(found, gradient_BC, temperature)
+    return with_gradient(differentiated, student_BC, temperature)
+
+
+def _blocks(tensors: Block, rows: int, buffers: int) -> Iterator[tuple[Block, list[torch.Tensor]]]:
     """Blocks of `rows` rows of all tensors, each with scratch buffers in the shape of the first tensor's block."""
     work: list[torch.Tensor] = []
     for block in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
@@ -136,26 +164,27 @@ def wants_gradient(temperature: float | torch.Tensor) -> bool:
     return isinstance(temperature, torch.Tensor) and temperature.requires_grad and torch.is_grad_enabled()
 
 
-def mean_of_rows(
-    value_B: torch.Tensor, bracket_B: torch.Tensor | None, gradient_BC: torch.Tensor, temperature: float | torch.Tensor
+def _mean_of_rows(
+    blocks: list["Divergence"], gradient_BC: torch.Tensor, temperature: float | torch.Tensor
 ) -> Differentiated:
     """The batch mean of T^2 value, with its gradients.
 
     Args:
-        value_B: each row's divergence.
-        bracket_B: d(T^2 value)/dT divided by T, where the temperature's gradient is wanted.
+        blocks: divergences of all rows, with brackets where the temperature's gradient is wanted.
         gradient_BC: gradient of each row's divergence with respect to its scaled logits.
         temperature: as the caller gave it.
     """
+    value_B = torch.cat([block.value_R for block in blocks])
+    brackets = [block.bracket_R for block in blocks if block.bracket_R is not None]
     rows = len(value_B)
     if not isinstance(temperature, torch.Tensor):
         scale_B1 = value_B.new_full((1, 1), temperature / rows)
         return Differentiated(value_B.mean() * temperature**2, gradient_BC, scale_B1)
     scale_B = temperature.detach().to(value_B.dtype).reshape(-1).expand(rows)
     loss, scale_B1 = (scale_B.square() * value_B).mean(), (scale_B / rows).unsqueeze(1)
-    if bracket_B is None:
+    if not brackets:
         return Differentiated(loss, gradient_BC, scale_B1)
-    slope_B = scale_B * bracket_B
+    slope_B = scale_B * torch.cat(brackets)
     slope = slope_B / rows if temperature.numel() == rows else slope_B.mean()
     return Differentiated(loss, gradient_BC, scale_B1, slope.reshape(temperature.shape))
 

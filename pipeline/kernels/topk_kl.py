@@ -10,8 +10,7 @@ from math import log
 import torch
 
 from pipeline.kernels.dispatch import use_triton
-from pipeline.kernels.gradient import Differentiated, with_gradient
-from pipeline.kernels.rows import LEAST_TAIL, check_rows, rows_of_block, working_dtype
+from pipeline.kernels.rows import LEAST_TAIL, Block, Divergence, check_rows, loss_of_rows, working_dtype
 
 
 def topk_kl(
@@ -75,43 +74,21 @@ def fused(
     tail_mass_B: torch.Tensor,
 ) -> torch.Tensor:
     """`topk_kl` in closed form with torch's operations, on any device."""
-    with torch.no_grad():
-        found = _differentiate(student_logits_BC, indices_BK, values_BK, logsumexp_B, tail_mass_B)
-    return with_gradient(found, student_logits_BC)
-
-
-def _differentiate(
-    student_BC: torch.Tensor,
-    indices_BK: torch.Tensor,
-    values_BK: torch.Tensor,
-    logsumexp_B: torch.Tensor,
-    tail_mass_B: torch.Tensor,
-) -> Differentiated:
-    dtype = working_dtype(student_BC, values_BK)
-    gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
+    dtype = working_dtype(student_logits_BC, values_BK)
     log_kept_BK = values_BK.to(dtype) - logsumexp_B.to(dtype).unsqueeze(1)
     tail_B1 = tail_mass_B.to(dtype).clamp_min(LEAST_TAIL).unsqueeze(1)
-    if indices_BK.shape[1] == student_BC.shape[1]:
+    if indices_BK.shape[1] == student_logits_BC.shape[1]:
         tail_B1.zero_()
-    inputs = (student_BC, indices_BK.long(), log_kept_BK, tail_B1, gradient_BC)
-    rows = rows_of_block(student_BC)
-    parts = [_rows(*block) for block in zip(*(tensor.split(rows) for tensor in inputs), strict=True)]
-    value_B = torch.cat(parts)
-    return Differentiated(value_B.mean(), gradient_BC, value_B.new_full((1, 1), 1 / len(value_B)))
+    return loss_of_rows(_rows, (student_logits_BC, indices_BK.long(), log_kept_BK, tail_B1))
 
 
-def _rows(
-    student_RC: torch.Tensor,
-    indices_RK: torch.Tensor,
-    log_kept_RK: torch.Tensor,
-    tail_R1: torch.Tensor,
-    out: torch.Tensor,
-) -> torch.Tensor:
-    """The divergence of each row (R,); its gradient m q - p is written to `out`.
+def _rows(block: Block, _: list[torch.Tensor]) -> Divergence:
+    """Each row's divergence; its gradient m q - p is written to the block's first tensor.
 
     The tail's part is tail (log share - mean of log q over the others): log q = a - log sum exp(a) is summed over all
     classes and over the kept ones.
     """
+    out, student_RC, indices_RK, log_kept_RK, tail_R1, _inverse = block
     others = max(student_RC.shape[1] - indices_RK.shape[1], 1)
     torch.sub(student_RC, student_RC.amax(1, keepdim=True).to(out.dtype), out=out)
     kept_RK = out.gather(1, indices_RK)
@@ -123,4 +100,4 @@ def _rows(
     value_R1 = (p_RK * (log_kept_RK - kept_RK)).sum(1, keepdim=True) + mass_R1 * log_normaliser_R1
     value_R1 += torch.special.xlogy(tail_R1, share_R1) - tail_R1 * rest_R1
     out.mul_(mass_R1).sub_(share_R1).scatter_add_(1, indices_RK, share_R1 - p_RK)
-    return value_R1[:, 0]
+    return Divergence(value_R1[:, 0], None)

@@ -4,20 +4,16 @@ import torch
 import triton
 import triton.language as tl
 
-from pipeline.kernels import rows as torch_rows
-from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.triton_rows import (
     ONE_PASS,
+    Found,
     compare,
-    counter_of,
     finish,
-    gather_slopes,
-    launch_options,
     load_row,
-    mean_lanes,
-    of_rows,
+    loss_of_rows,
     outputs,
     pieces,
+    tempered_arguments,
     whole,
 )
 
@@ -35,68 +31,36 @@ def triton_dkd(
     one_pass: int = _ONE_PASS,
 ) -> torch.Tensor:
     """`dkd` for float32, float16 and bfloat16 logits; rows of more than `one_pass` classes go in pieces."""
-    moments = torch_rows.wants_gradient(temperature)
-    with torch.no_grad():
-        tensor, number = of_rows(temperature)
-        logits = student_logits_BC.detach().contiguous(), teacher_logits_BC.detach().contiguous()
-        found = _operator(*logits, labels_B.contiguous(), tensor, number, alpha, beta, moments, one_pass)
-        differentiated = Differentiated(found[0], found[1], temperature=gather_slopes(found[2], temperature))
-    return with_gradient(differentiated, student_logits_BC, temperature)
+    tensors = (student_logits_BC, teacher_logits_BC, labels_B)
+    return loss_of_rows(_operator, tensors, temperature, alpha, beta, one_pass)
 
 
 @torch.library.custom_op("reflux::dkd", mutates_args=())
 def _operator(
     student_BC: torch.Tensor,
-    teacher_BC: torch.Tensor,
-    labels_B: torch.Tensor,
+    moments: bool,
     temperature: torch.Tensor | None,
     number: float,
+    teacher_BC: torch.Tensor,
+    labels_B: torch.Tensor,
     alpha: float,
     beta: float,
-    moments: bool,
     one_pass: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> Found:
     """Batch mean, and its gradients by the student's logits and by each row's temperature (empty if not wanted)."""
-    rows, classes = student_BC.shape
-    mean, gradient_BC, slopes_B = outputs(student_BC, moments)
-    losses_B = torch.empty(rows, dtype=torch.float32, device=student_BC.device)
+    found = outputs(student_BC, moments)
     with torch.cuda.device_of(student_BC):
-        _kernel[(rows,)](
-            student_BC,
-            teacher_BC,
-            labels_B,
-            losses_B if temperature is None else temperature,
-            number,
-            gradient_BC,
-            slopes_B if moments else losses_B,
-            losses_B,
-            mean,
-            counter_of(student_BC),
-            rows,
-            classes,
-            alpha,
-            beta,
-            STRIDE_T=-1 if temperature is None else int(temperature.numel() > 1),
-            MOMENTS=moments,
-            LANES=mean_lanes(rows),
-            **launch_options(classes, one_pass),
+        _kernel[(len(student_BC),)](
+            teacher=teacher_BC,
+            labels=labels_B,
+            alpha=alpha,
+            beta=beta,
+            **tempered_arguments(student_BC, found, moments, temperature, number, one_pass),
         )
-    return mean, gradient_BC, slopes_B
+    return found
 
 
-@_operator.register_fake
-def _(
-    student_BC: torch.Tensor,
-    teacher_BC: torch.Tensor,
-    labels_B: torch.Tensor,
-    temperature: torch.Tensor | None,
-    number: float,
-    alpha: float,
-    beta: float,
-    moments: bool,
-    one_pass: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return outputs(student_BC, moments)
+_operator.register_fake(outputs)
 
 
 @triton.jit

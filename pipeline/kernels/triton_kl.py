@@ -4,20 +4,17 @@ import torch
 import triton
 import triton.language as tl
 
-from pipeline.kernels import rows as torch_rows
-from pipeline.kernels.gradient import Differentiated, with_gradient
+from pipeline.kernels.rows import DEVIATION_EPS
 from pipeline.kernels.triton_rows import (
     ONE_PASS,
+    Found,
     compare,
-    counter_of,
     finish,
-    gather_slopes,
-    launch_options,
     load_row,
-    mean_lanes,
-    of_rows,
+    loss_of_rows,
     outputs,
     pieces,
+    tempered_arguments,
     whole,
 )
 
@@ -31,7 +28,7 @@ def triton_kl(
     one_pass: int = ONE_PASS,
 ) -> torch.Tensor:
     """`kl` for float32, float16 and bfloat16 logits; rows of more than `one_pass` classes go in pieces."""
-    return _run(student_logits_BC, teacher_logits_BC, temperature, eps, one_pass, standard=False)
+    return loss_of_rows(_operator, (student_logits_BC, teacher_logits_BC), temperature, eps, False, one_pass)
 
 
 def triton_zscore_kl(
@@ -42,87 +39,35 @@ def triton_zscore_kl(
     one_pass: int = ONE_PASS,
 ) -> torch.Tensor:
     """`zscore_kl`, likewise."""
-    return _run(student_logits_BC, teacher_logits_BC, temperature, 0.0, one_pass, standard=True)
-
-
-def _run(
-    student_BC: torch.Tensor,
-    teacher_BC: torch.Tensor,
-    temperature: float | torch.Tensor,
-    eps: float,
-    one_pass: int,
-    *,
-    standard: bool,
-) -> torch.Tensor:
-    moments = torch_rows.wants_gradient(temperature)
-    with torch.no_grad():
-        tensor, number = of_rows(temperature)
-        found = _operator(
-            student_BC.detach().contiguous(),
-            teacher_BC.detach().contiguous(),
-            tensor,
-            number,
-            eps,
-            standard,
-            moments,
-            one_pass,
-        )
-        differentiated = Differentiated(found[0], found[1], temperature=gather_slopes(found[2], temperature))
-    return with_gradient(differentiated, student_BC, temperature)
+    return loss_of_rows(_operator, (student_logits_BC, teacher_logits_BC), temperature, 0.0, True, one_pass)
 
 
 @torch.library.custom_op("reflux::kl", mutates_args=())
 def _operator(
     student_BC: torch.Tensor,
-    teacher_BC: torch.Tensor,
+    moments: bool,
     temperature: torch.Tensor | None,
     number: float,
+    teacher_BC: torch.Tensor,
     eps: float,
     standard: bool,
-    moments: bool,
     one_pass: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> Found:
     """Batch mean, and its gradients by the student's logits and by each row's temperature (empty if not wanted)."""
-    rows, classes = student_BC.shape
-    mean, gradient_BC, slopes_B = outputs(student_BC, moments)
-    losses_B = torch.empty(rows, dtype=torch.float32, device=student_BC.device)
+    found = outputs(student_BC, moments)
     with torch.cuda.device_of(student_BC):
-        _kernel[(rows,)](
-            student_BC,
-            teacher_BC,
-            losses_B if temperature is None else temperature,
-            number,
-            gradient_BC,
-            slopes_B if moments else losses_B,
-            losses_B,
-            mean,
-            counter_of(student_BC),
-            rows,
-            classes,
-            eps,
-            torch_rows.DEVIATION_EPS,
-            STRIDE_T=-1 if temperature is None else int(temperature.numel() > 1),
+        _kernel[(len(student_BC),)](
+            teacher=teacher_BC,
+            eps=eps,
+            deviation_eps=DEVIATION_EPS,
             EPS=eps > 0,
             STANDARD=standard,
-            MOMENTS=moments,
-            LANES=mean_lanes(rows),
-            **launch_options(classes, one_pass),
+            **tempered_arguments(student_BC, found, moments, temperature, number, one_pass),
         )
-    return mean, gradient_BC, slopes_B
+    return found
 
 
-@_operator.register_fake
-def _(
-    student_BC: torch.Tensor,
-    teacher_BC: torch.Tensor,
-    temperature: torch.Tensor | None,
-    number: float,
-    eps: float,
-    standard: bool,
-    moments: bool,
-    one_pass: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return outputs(student_BC, moments)
+_operator.register_fake(outputs)
 
 
 @triton.jit

@@ -6,6 +6,7 @@ and normaliser (online), then for loss and gradient, while the second read still
 Legend as in `rows`: a, b scaled logits less their maximum, q, p their softmax, x = log(p / q), w = p x + q - p.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,11 +14,15 @@ import triton
 import triton.language as tl
 
 from pipeline.devices.streams import on_default_stream
+from pipeline.kernels.gradient import Differentiated, with_gradient
+from pipeline.kernels.rows import wants_gradient
 
 ONE_PASS = 8192  # of float32 in 16 warps: longer rows spill registers
 _PIECE = 4096
 _MEAN_LANES = 1024
 _counters: dict[torch.device, torch.Tensor] = {}
+
+Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # a loss, and its gradients by logits and temperatures
 
 
 @triton.jit
@@ -113,24 +118,79 @@ def finish(losses, mean, counter, value, row, rows, LANES: tl.constexpr):
         tl.store(counter, 0)
 
 
-def launch_options(classes: int, one_pass: int = ONE_PASS) -> dict[str, Any]:
-    """Divisor of a row's length, piece of a row, whether it is the whole row, and warps for it."""
+def loss_of_rows(
+    operator: Callable[..., Found], tensors: tuple[torch.Tensor, ...], temperature: float | torch.Tensor, *options: Any
+) -> torch.Tensor:
+    """What `operator` finds, tied to its gradients.
+
+    Args:
+        operator: takes the student's logits, whether the temperature's gradient is wanted, the temperature as a tensor
+            or None and a number, the other tensors, and the options; gives `outputs`, filled.
+        tensors: the student's logits, and what else has a row for each sample.
+        temperature: as the loss's caller gave it.
+        options: the operator's own.
+    """
+    moments = wants_gradient(temperature)
+    with torch.no_grad():
+        student_BC, *others = (tensor.detach().contiguous() for tensor in tensors)
+        mean, gradient_BC, slopes_B = operator(student_BC, moments, *_of_rows(temperature), *others, *options)
+        found = Differentiated(mean, gradient_BC, temperature=_gather_slopes(slopes_B, temperature))
+    return with_gradient(found, tensors[0], temperature)
+
+
+def outputs(student_BC: torch.Tensor, moments: bool, *_: object) -> Found:
+    """Uninitialised: the mean (), the gradient (B, C), rows' slopes (B,) or (0,); float32. Operators take more."""
+    mean = student_BC.new_empty((), dtype=torch.float32)
+    slopes_B = student_BC.new_empty(student_BC.shape[0] if moments else 0, dtype=torch.float32)
+    return mean, torch.empty_like(student_BC, dtype=torch.float32), slopes_B
+
+
+def shared_arguments(student_BC: torch.Tensor, found: Found, one_pass: int) -> dict[str, Any]:
+    """What every kernel is launched with: where it reads and writes, lengths, and how a row is divided among warps."""
+    rows, classes = student_BC.shape
     block = triton.next_power_of_2(classes)
     fits = block <= one_pass
     if not fits:
         block = min(_PIECE, one_pass)
-    warps = 4 if block <= 1024 else 8 if block <= 2048 else 16
-    # the greatest power of two, up to 16, that divides the classes: how wide a row may be read
-    align = min(classes & -classes, 16)
-    return {"ALIGN": align, "BLOCK": block, "ONE_PASS": fits, "num_warps": warps, "enable_fp_fusion": True}
+    return {
+        "student": student_BC,
+        "gradient": found[1],
+        "losses": torch.empty(rows, dtype=torch.float32, device=student_BC.device),
+        "mean": found[0],
+        "counter": _counter_of(student_BC),
+        "rows": rows,
+        "classes": classes,
+        "LANES": min(_MEAN_LANES, triton.next_power_of_2(rows)),  # losses that are added at a time
+        # the greatest power of two, up to 16, that divides the classes: how wide a row may be read
+        "ALIGN": min(classes & -classes, 16),
+        "BLOCK": block,
+        "ONE_PASS": fits,
+        "num_warps": 4 if block <= 1024 else 8 if block <= 2048 else 16,
+        "enable_fp_fusion": True,
+    }
 
 
-def mean_lanes(rows: int) -> int:
-    """Losses that are added at a time."""
-    return min(_MEAN_LANES, triton.next_power_of_2(rows))
+def tempered_arguments(
+    student_BC: torch.Tensor,
+    found: Found,
+    moments: bool,
+    temperature: torch.Tensor | None,
+    number: float,
+    one_pass: int,
+) -> dict[str, Any]:
+    """`shared_arguments`, and those of kernels with a temperature; a pointer that is not read points to the losses."""
+    shared = shared_arguments(student_BC, found, one_pass)
+    return {
+        **shared,
+        "temperatures": shared["losses"] if temperature is None else temperature,
+        "number": number,
+        "slopes": found[2] if moments else shared["losses"],
+        "STRIDE_T": -1 if temperature is None else int(temperature.numel() > 1),
+        "MOMENTS": moments,
+    }
 
 
-def counter_of(tensor: torch.Tensor) -> torch.Tensor:
+def _counter_of(tensor: torch.Tensor) -> torch.Tensor:
     """A zero on the tensor's device, for programs to count themselves; the last one leaves it at zero.
 
     One for each device's default stream, whose launches follow each other. On other streams each launch has its own,
@@ -144,22 +204,15 @@ def counter_of(tensor: torch.Tensor) -> torch.Tensor:
     return _counters[device]
 
 
-def of_rows(temperature: float | torch.Tensor) -> tuple[torch.Tensor | None, float]:
+def _of_rows(temperature: float | torch.Tensor) -> tuple[torch.Tensor | None, float]:
     """A temperature for an operator: a tensor of one or B elements and 1, or None and a number."""
     if isinstance(temperature, torch.Tensor):
         return temperature.detach().to(torch.float32).reshape(-1).contiguous(), 1.0
     return None, float(temperature)
 
 
-def gather_slopes(slopes_B: torch.Tensor, temperature: float | torch.Tensor) -> torch.Tensor | None:
+def _gather_slopes(slopes_B: torch.Tensor, temperature: float | torch.Tensor) -> torch.Tensor | None:
     """The temperature's gradient, in its shape, from each row's share of it; None where there are none."""
     if not isinstance(temperature, torch.Tensor) or not slopes_B.numel():
         return None
     return (slopes_B.sum() if temperature.numel() == 1 else slopes_B).reshape(temperature.shape)
-
-
-def outputs(student_BC: torch.Tensor, moments: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Uninitialised: the mean (), the gradient (B, C), rows' slopes (B,) or (0,); all float32."""
-    mean = student_BC.new_empty((), dtype=torch.float32)
-    slopes_B = student_BC.new_empty(student_BC.shape[0] if moments else 0, dtype=torch.float32)
-    return mean, torch.empty_like(student_BC, dtype=torch.float32), slopes_B

@@ -6,31 +6,13 @@ import triton.language as tl
 
 from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.rows import LEAST_TAIL
-from pipeline.kernels.triton_rows import (
-    ONE_PASS,
-    counter_of,
-    finish,
-    launch_options,
-    load_row,
-    mean_lanes,
-    outputs,
-    pieces,
-    whole,
-)
+from pipeline.kernels.triton_rows import ONE_PASS, finish, load_row, outputs, pieces, shared_arguments, whole
 
 
-def triton_topk_kl(
-    student_logits_BC: torch.Tensor,
-    indices_BK: torch.Tensor,
-    values_BK: torch.Tensor,
-    logsumexp_B: torch.Tensor,
-    tail_mass_B: torch.Tensor,
-    *,
-    one_pass: int = ONE_PASS,
-) -> torch.Tensor:
+def triton_topk_kl(student_logits_BC: torch.Tensor, *teacher: torch.Tensor, one_pass: int = ONE_PASS) -> torch.Tensor:
     """`topk_kl` for float32, float16 and bfloat16 logits; rows of more than `one_pass` classes go in pieces."""
     with torch.no_grad():
-        inputs = (student_logits_BC.detach(), indices_BK, values_BK, logsumexp_B, tail_mass_B)
+        inputs = (student_logits_BC.detach(), *teacher)
         mean, gradient_BC = _operator(*(tensor.contiguous() for tensor in inputs), one_pass)
     return with_gradient(Differentiated(mean, gradient_BC), student_logits_BC)
 
@@ -45,41 +27,22 @@ def _operator(
     one_pass: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Batch mean; gradient by the student's logits."""
-    (rows, classes), kept = student_BC.shape, indices_BK.shape[1]
-    mean, gradient_BC, _ = outputs(student_BC, moments=False)
-    losses_B = torch.empty(rows, dtype=torch.float32, device=student_BC.device)
+    found, kept = outputs(student_BC, moments=False), indices_BK.shape[1]
     with torch.cuda.device_of(student_BC):
-        _kernel[(rows,)](
-            student_BC,
-            indices_BK,
-            values_BK,
-            logsumexp_B,
-            tail_mass_B,
-            gradient_BC,
-            losses_B,
-            mean,
-            counter_of(student_BC),
-            rows,
-            classes,
-            kept,
-            LEAST_TAIL,
+        _kernel[(len(student_BC),)](
+            indices=indices_BK,
+            values=values_BK,
+            logsumexps=logsumexp_B,
+            tails=tail_mass_B,
+            kept=kept,
+            least_tail=LEAST_TAIL,
             KEPT=triton.next_power_of_2(kept),
-            LANES=mean_lanes(rows),
-            **launch_options(classes, one_pass),
+            **shared_arguments(student_BC, found, one_pass),
         )
-    return mean, gradient_BC
+    return found[:2]
 
 
-@_operator.register_fake
-def _(
-    student_BC: torch.Tensor,
-    indices_BK: torch.Tensor,
-    values_BK: torch.Tensor,
-    logsumexp_B: torch.Tensor,
-    tail_mass_B: torch.Tensor,
-    one_pass: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return outputs(student_BC, moments=False)[:2]
+_operator.register_fake(lambda student_BC, *_: outputs(student_BC, moments=False)[:2])
 
 
 @triton.jit

@@ -7,16 +7,14 @@ z' = (z - m) / (1e-7 + s).
 import torch
 
 from pipeline.kernels.dispatch import use_triton
-from pipeline.kernels.gradient import Differentiated, with_gradient
 from pipeline.kernels.kl import reference as kl_reference
 from pipeline.kernels.rows import (
     DEVIATION_EPS,
-    blocks,
+    Block,
+    Divergence,
     check_rows,
     divergence,
-    inverse,
-    mean_of_rows,
-    rows_of_block,
+    loss_of_rows,
     scaled_logits,
     soften,
     wants_gradient,
@@ -68,32 +66,21 @@ def fused(
     student_logits_BC: torch.Tensor, teacher_logits_BC: torch.Tensor, temperature: float | torch.Tensor
 ) -> torch.Tensor:
     """`zscore_kl` in closed form with torch's operations, on any device."""
-    moments = wants_gradient(temperature)
-    with torch.no_grad():
-        differentiated = _differentiate(student_logits_BC, teacher_logits_BC, temperature, moments=moments)
-    return with_gradient(differentiated, student_logits_BC, temperature)
+    buffers = 3 if wants_gradient(temperature) else 2
+    return loss_of_rows(_rows, (student_logits_BC, teacher_logits_BC), temperature, buffers=buffers)
 
 
-def _differentiate(
-    student_BC: torch.Tensor, teacher_BC: torch.Tensor, temperature: float | torch.Tensor, *, moments: bool
-) -> Differentiated:
-    dtype = working_dtype(student_BC, teacher_BC)
-    inverse_B1 = inverse(temperature, student_BC, dtype)
-    gradient_BC = torch.empty_like(student_BC, dtype=dtype, memory_format=torch.contiguous_format)
-    parts, tensors = [], (gradient_BC, student_BC, teacher_BC, inverse_B1)
-    for block, (b_RC, p_RC, *more) in blocks(tensors, rows_of_block(student_BC), 3 if moments else 2):
-        a_RC, student_RC, teacher_RC, inverse_R1 = block
-        scaled_logits(_standardise(teacher_RC, b_RC)[0], inverse_R1, b_RC)
-        _, deviation_R1 = _standardise(student_RC, a_RC)
-        scaled_logits(a_RC, inverse_R1, a_RC)
-        soft = soften(a_RC, b_RC, p_RC, *more)
-        difference_RC = soft.q_RC.sub_(soft.p_RC)
-        parts.append(divergence(soft.p_RC, soft.x_RC, difference_RC, soft.teacher))
-        standard_RC, _ = _standardise(student_RC, b_RC)
-        _through_standardisation(difference_RC, standard_RC, deviation_R1, p_RC)
-    brackets = [part.bracket_R for part in parts if part.bracket_R is not None]
-    bracket_B = torch.cat(brackets) if brackets else None
-    return mean_of_rows(torch.cat([part.value_R for part in parts]), bracket_B, gradient_BC, temperature)
+def _rows(block: Block, work: list[torch.Tensor]) -> Divergence:
+    (a_RC, student_RC, teacher_RC, inverse_R1), (b_RC, p_RC, *more) = block, work
+    scaled_logits(_standardise(teacher_RC, b_RC)[0], inverse_R1, b_RC)
+    _, deviation_R1 = _standardise(student_RC, a_RC)
+    scaled_logits(a_RC, inverse_R1, a_RC)
+    soft = soften(a_RC, b_RC, p_RC, *more)
+    difference_RC = soft.q_RC.sub_(soft.p_RC)
+    found = divergence(soft.p_RC, soft.x_RC, difference_RC, soft.teacher)
+    standard_RC, _ = _standardise(student_RC, b_RC)
+    _through_standardisation(difference_RC, standard_RC, deviation_R1, p_RC)
+    return found
 
 
 def _standardise(logits_RC: torch.Tensor, out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pipeline.core.fields import About
 from pipeline.core.ranges import NOT_NEGATIVE
 from pipeline.losses._shared.pairs import R34_R18, R50_MBV1
-from pipeline.losses._shared.record import LOGITS, Needs, SoftTermLoss, Temperature, Weight
+from pipeline.losses._shared.record import SoftTermLoss, Temperature, Weight
 
 _ENOUGH_CLASSES = 100  # of 1000: the gradient is then off by 4 %, with 20 by 23 %
 
@@ -30,11 +30,6 @@ class DISTLoss(SoftTermLoss):
         float,
         About("weight, in it, of the correlation within classes, over the samples of a micro-batch.", NOT_NEGATIVE),
     ] = 1.0
-
-    @property
-    def needs(self) -> Needs:
-        """The teacher's logits."""
-        return LOGITS
 
     def refuses_topk(self, num_kept: int) -> str | None:
         """Correlations see the tail: 100 classes and a temperature of 1 are the least."""

@@ -6,7 +6,7 @@ from typing import Annotated
 from pipeline.core.fields import About
 from pipeline.core.ranges import NOT_NEGATIVE
 from pipeline.losses._shared.pairs import R34_R18, R50_MBV1
-from pipeline.losses._shared.record import LOGITS, Needs, SoftTermLoss, Temperature
+from pipeline.losses._shared.record import SoftTermLoss, Temperature
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,3 @@ class DKDLoss(SoftTermLoss):
     warmup_epochs: Annotated[
         int, About("epochs over which the term rises linearly to its weight, the first among them.", NOT_NEGATIVE)
     ] = 1
-
-    @property
-    def needs(self) -> Needs:
-        """The teacher's logits."""
-        return LOGITS

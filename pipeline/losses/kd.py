@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pipeline.core.fields import About
 from pipeline.losses._shared.pairs import R34_R18, R50_MBV1
-from pipeline.losses._shared.record import KD, LOGITS, Needs, WeightedLoss
+from pipeline.losses._shared.record import KD, WeightedLoss
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,3 @@ class KDLoss(WeightedLoss):
         Literal["kl", "cross_entropy"],
         About("kl, or the cross-entropy with the teacher's probabilities: the same gradient, a greater value."),
     ] = "kl"
-
-    @property
-    def needs(self) -> Needs:
-        """The teacher's logits."""
-        return LOGITS

@@ -6,7 +6,7 @@ from typing import Annotated
 from pipeline.core.fields import About
 from pipeline.core.ranges import NOT_NEGATIVE
 from pipeline.losses._shared.pairs import R34_R18, R50_MBV1
-from pipeline.losses._shared.record import LOGITS, Needs, SoftTermLoss, Temperature
+from pipeline.losses._shared.record import SoftTermLoss, Temperature
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,3 @@ class NKDLoss(SoftTermLoss):
 
     temperature: Temperature = 1.0
     gamma: Annotated[float, About("weight, in it, of the other classes.", NOT_NEGATIVE)] = 1.5
-
-    @property
-    def needs(self) -> Needs:
-        """The teacher's logits."""
-        return LOGITS

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from pipeline.losses._shared.pairs import R34_R18
-from pipeline.losses._shared.record import Needs, ReferenceBatch, Stages, TermLoss, Weight, same_maps
+from pipeline.losses._shared.record import MapsLoss, ReferenceBatch, Stages, Weight
 
 
 @dataclass(frozen=True)
-class SPLoss(TermLoss):
+class SPLoss(MapsLoss):
     """Difference of the similarities between a micro-batch's maps."""
 
     paper = "Tung and Mori 2019, arXiv:1907.09682"
@@ -16,8 +16,3 @@ class SPLoss(TermLoss):
     weight: Weight = 3000.0
     stages: Stages = ("stage4",)
     reference_batch: ReferenceBatch = None
-
-    @property
-    def needs(self) -> Needs:
-        """The same stages of both networks."""
-        return same_maps(self.stages)

@@ -86,8 +86,7 @@ class InstanceTemperature(nn.Module):
     def forward(self, batch: MethodInput) -> torch.Tensor:
         """(B,)."""
         both = torch.cat((in_float32(batch.taught.logits), in_float32(batch.student.logits.detach())), dim=1)
-        raw: torch.Tensor = self.layers(both)[:, 0]
-        return raw
+        return self.layers(both)[:, 0]
 
 
 class _Scaled(torch.autograd.Function):

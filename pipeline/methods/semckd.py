@@ -98,8 +98,7 @@ class Embedding(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """(B, B) -> (B, B // 4)."""
-        embedded: Tensor = self.linear2(relu(self.linear1(rows)))
-        return embedded
+        return self.linear2(relu(self.linear1(rows)))
 
 
 def _embed(embeddings: nn.ModuleList, maps: list[Tensor]) -> Tensor:

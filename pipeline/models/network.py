@@ -95,13 +95,12 @@ class Network(nn.Module):
 
     def _first_logits(self, images: Tensor) -> Tensor:
         try:
-            logits: Tensor = self.model(images)
+            return self.model(images)
         except AssertionError as error:  # how torchvision's transformers refuse a size
             raise ConfigError(
                 f"{type(self.model).__name__} does not take images of shape {tuple(images.shape[1:])}: {error}.\n"
                 "Give the --resolution that it was made for."
             ) from error
-        return logits
 
     def _check(self, logits: object, recorded: dict[str, Tensor]) -> None:
         name = type(self.model).__name__

@@ -36,9 +36,9 @@ def _norm_before(model: nn.Module, path: str) -> nn.BatchNorm2d | None:
         return layer
     parent, name = model.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
     if isinstance(parent, nn.Sequential):
-        before = list(parent.named_children())[: [key for key, _ in parent.named_children()].index(name)]
-        layers = [child for _, child in before]
-        return layers[-1] if layers and isinstance(layers[-1], nn.BatchNorm2d) else None
+        children = dict(parent.named_children())
+        before = list(children.values())[: list(children).index(name)][-1:]
+        return next((child for child in before if isinstance(child, nn.BatchNorm2d)), None)
     return next(reversed(list(_main_path_norms(parent))), None)
 
 

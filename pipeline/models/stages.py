@@ -19,6 +19,7 @@ from pipeline.models.taps import TapPoint
 Points = dict[str, TapPoint]
 
 _FIRST_STRIDE = 4
+_AFTER_DOWNSAMPLING = ("features.1", "features.3", "features.5", "features.7")
 
 
 def tap_points(model: nn.Module) -> Points:
@@ -50,13 +51,8 @@ def _last_child(module: nn.Module) -> str:
 
 
 def _resnet(model: nn.Module) -> Points:
-    points: Points = {}
-    for number in range(1, 5):
-        layer = f"layer{number}"
-        points[f"stage{number}"] = TapPoint(layer)
-        relu = f"{layer}.{_last_child(model.get_submodule(layer))}.relu"
-        points[f"stage{number}.pre"] = TapPoint(relu, side="input")
-    return points
+    layers = [f"layer{number}" for number in range(1, 5)]
+    return rectified(f"{layer}.{_last_child(model.get_submodule(layer))}.relu" for layer in layers) | _plain(layers)
 
 
 def _regnet(model: nn.Module) -> Points:
@@ -94,22 +90,6 @@ def _inverted_residuals(parent: str) -> Callable[[nn.Module], Points]:
     return find
 
 
-def _shufflenet(_: nn.Module) -> Points:
-    return _plain(("maxpool", "stage2", "stage3", "stage4"))
-
-
-def _convnext(_: nn.Module) -> Points:
-    return _plain(f"features.{number}" for number in (1, 3, 5, 7))
-
-
-def _swin(_: nn.Module) -> Points:
-    return _plain((f"features.{number}" for number in (1, 3, 5, 7)), channels_last=True)
-
-
-def _maxvit(_: nn.Module) -> Points:
-    return _plain(f"blocks.{number}" for number in range(4))
-
-
 def _listed_features(model: nn.Module) -> Points:
     """Stages as a timm model lists them, where they form a pyramid of maps."""
     listed = getattr(model, "feature_info", None)
@@ -131,8 +111,8 @@ _FAMILIES: tuple[tuple[type[nn.Module], Callable[[nn.Module], Points]], ...] = (
     (models.MobileNetV3, _inverted_residuals("features")),
     (models.EfficientNet, _inverted_residuals("features")),
     (models.MNASNet, _inverted_residuals("layers")),
-    (models.ShuffleNetV2, _shufflenet),
-    (models.ConvNeXt, _convnext),
-    (models.SwinTransformer, _swin),
-    (models.MaxVit, _maxvit),
+    (models.ShuffleNetV2, lambda _: _plain(("maxpool", "stage2", "stage3", "stage4"))),
+    (models.ConvNeXt, lambda _: _plain(_AFTER_DOWNSAMPLING)),
+    (models.SwinTransformer, lambda _: _plain(_AFTER_DOWNSAMPLING, channels_last=True)),
+    (models.MaxVit, lambda _: _plain(f"blocks.{number}" for number in range(4))),
 )

@@ -1,27 +1,17 @@
 """From a model's name to a network with its weights."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Collection
 
-import torch
 from torch import nn
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.rng import Stream, check_seed, derive_seed
+from pipeline.devices.device_rng import initialising
 from pipeline.models.network import Network
-from pipeline.models.spec import ModelSpec, Role
+from pipeline.models.spec import ModelSpec
 from pipeline.models.weights import State, load_state, read_state
 
 
-def check_spec(spec: ModelSpec, *, role: Role) -> None:
-    """`ModelSpec.check` for a role."""
-    replace(spec, role=role).check()
-
-
-def build_network(
-    spec: ModelSpec, *, num_classes: int, seed: int, taps: Collection[str] = (), role: Role | None = None
-) -> Network:
+def build_network(spec: ModelSpec, *, num_classes: int, seed: int, taps: Collection[str] = ()) -> Network:
     """Build the network on the CPU, in float32 and training mode, with the weights that `spec` names.
 
     Random weights are a function of `seed` and the architecture: neither the global random state nor what was built
@@ -32,14 +22,12 @@ def build_network(
         num_classes: classes of the data set; weights for another number are refused.
         seed: the run's seed.
         taps: feature maps to hand out, from the family's `tap_names()`.
-        role: for whom, where that is not who `spec` says.
 
     Raises:
         ConfigError: unknown name, weights that do not fit or cannot be fetched, unknown tap.
     """
-    spec = replace(spec, role=role or spec.role)
     spec.check()
-    with _seeded(seed):
+    with initialising(seed):
         network = _wrapped(spec, spec.source.build(spec.name, num_classes=num_classes), taps)
     if network.num_classes != num_classes:
         raise ConfigError(
@@ -50,14 +38,6 @@ def build_network(
     if state is not None:
         load_state(network.model, state, name=f"{spec.role} {spec}", head=network.head_path)
     return network
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed, which would also reset the devices' generators
-        torch.default_generator.manual_seed(derive_seed(check_seed("the run's seed", seed), Stream.INITIALISATION))
-        yield
 
 
 def _wrapped(spec: ModelSpec, model: nn.Module, taps: Collection[str]) -> Network:

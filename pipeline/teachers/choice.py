@@ -97,7 +97,7 @@ def _choose(
         return TeacherChoice("online", None, config.teacher, num_views, _unread(config))
     reader = _open(config)
     _check_same_views(reader.manifest, policy, config.views.plan_seed, index)
-    complete: list[int] = world.gather(reader.complete_views())[0]  # a store may grow: all ranks take the main one's
+    complete = world.main_first(reader.complete_views)  # a store may grow meanwhile
     picked = pick_outputs(reader, loss.needs.teacher, loss.refuses_topk)
     lacking = picked if isinstance(picked, str) else _lacking_views(reader, complete, num_views, asked)
     if lacking is not None:

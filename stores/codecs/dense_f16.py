@@ -1,22 +1,17 @@
 """Every logit in half precision: what all losses at all temperatures can use.
 
-On disk: `logits` (width,) <f2, the float32 value rounded to nearest, ties to even. 2 * width bytes a row.
-Decoding: float32 of the stored value, exact.
-Error: at most max(|x| / 2^11, 2^-25) of a value x. Values beyond 65504 and values that are not finite are refused.
+On disk: `logits` (width,) <f2, as `Float16Codec` says.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-import numpy as np
-
-from stores.codec import Codec, Field, Source
-from stores.codecs._shared.checks import check_rows, check_width
-from stores.codecs._shared.float16 import GREATEST, rounding_bound
+from stores.codec import Source
+from stores.codecs._shared.float16 import Float16Codec
 
 
 @dataclass(frozen=True)
-class DenseF16(Codec):
+class DenseF16(Float16Codec):
     """Logits of all classes as IEEE float16.
 
     Attributes:
@@ -25,33 +20,3 @@ class DenseF16(Codec):
 
     id: ClassVar[str] = "dense_f16"
     source: ClassVar[Source] = "logits"
-    width: int
-
-    def __post_init__(self) -> None:
-        check_width(self.width, self.id)
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """See `Codec`."""
-        return (Field("logits", "<f2", (self.width,)),)
-
-    def encode(self, rows_BK: np.ndarray) -> dict[str, np.ndarray]:
-        """See `Codec`."""
-        check_rows(rows_BK, codec=self.id, width=self.width, greatest=GREATEST)
-        return {"logits": rows_BK.astype("<f2")}
-
-    def decode(self, fields: dict[str, np.ndarray]) -> np.ndarray:
-        """See `Codec`."""
-        return fields["logits"].astype(np.float32)
-
-    def decode_tensors(self, fields: dict[str, Any]) -> Any:
-        """See `Codec`."""
-        return fields["logits"].float()
-
-    def bound(self, rows_BK: np.ndarray) -> np.ndarray:
-        """See `Codec`."""
-        return rounding_bound(rows_BK)
-
-    def to_json(self) -> dict[str, Any]:
-        """See `Codec`."""
-        return {"id": self.id, **asdict(self)}

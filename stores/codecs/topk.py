@@ -11,7 +11,7 @@ Kept logits beyond 65504 and values that are not finite are refused.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,7 +53,6 @@ class TopK(Codec):
     id: ClassVar[str] = "topk"
     source: ClassVar[Source] = "logits"
     exact_support: ClassVar[bool] = False
-    width: int
     k: int = DEFAULT_K
 
     def __post_init__(self) -> None:
@@ -113,10 +112,6 @@ class TopK(Codec):
         kept = rounding_bound(np.take_along_axis(rows_BK, indices, axis=1))
         np.put_along_axis(bounds, indices, kept, axis=1)
         return bounds
-
-    def to_json(self) -> dict[str, Any]:
-        """See `Codec`."""
-        return {"id": self.id, **asdict(self)}
 
     @property
     def _log_others(self) -> np.float32:

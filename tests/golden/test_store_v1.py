@@ -148,9 +148,8 @@ def record(name: str) -> None:
     }
     for codec in codecs:
         columns |= codec.encode(source_rows(codec))
-    fields = tuple(field for codec in codecs for field in codec.fields)
     for key in shard_keys(VIEW, NUM_ROWS, shard_rows):
-        with ShardWriter(FOLDER / name, key, manifest, fields, made_with={"torch": "2.9"}) as writer:
+        with ShardWriter(FOLDER / name, key, manifest, made_with={"torch": "2.9"}) as writer:
             writer.write(0, {field: rows[key.start : key.stop] for field, rows in columns.items()})
             writer.seal()
     write_index(FOLDER / name)

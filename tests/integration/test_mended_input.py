@@ -1,6 +1,7 @@
 """After bad input: what goes on, what may be changed, and what several ranks say of it, once."""
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from jobs import (
     running,
     state_of,
     torchrun,
+    wait_until,
 )
 from recorded import train
 
@@ -185,3 +187,19 @@ def main_with_own_scratch() -> None:
     """The program with its temporary files beside the run, where a test sees what is left of them."""
     tempfile.tempdir = str(Path(sys.argv[sys.argv.index("--out") + 1]).parent / "scratch")
     main()
+
+
+def _main_without_weights_on_rank_1() -> None:
+    if os.environ["RANK"] == "1":
+        sys.argv += ["--teacher", "demo_teacher@nowhere.pt"]
+    main()
+
+
+def test_what_one_rank_alone_finds_is_said_by_it(tmp_path: Path) -> None:
+    """A machine that lacks a file must not leave the others, and who reads state.json, without a word."""
+    arguments = ["smoke", "--out", str(tmp_path / "run"), "--device", "cpu"]
+    job = ForkedJob(arguments, log=tmp_path / "log", size=2, entry=_main_without_weights_on_rank_1)
+    with running(job):
+        wait_until(lambda: "nowhere.pt" in job.text(), "rank 1 to say what it lacks", job)
+        assert state_of(tmp_path / "run")["state"] == "usage"
+        assert "nowhere.pt" in state_of(tmp_path / "run")["message"]

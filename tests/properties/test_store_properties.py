@@ -50,12 +50,11 @@ def make_columns(codecs: tuple[Codec, ...], num_rows: int) -> dict[str, np.ndarr
     return columns
 
 
-def write(store: Path, manifest: Manifest, codecs: tuple[Codec, ...], columns: dict[str, np.ndarray], cut: int) -> None:
+def write(store: Path, manifest: Manifest, columns: dict[str, np.ndarray], cut: int) -> None:
     """One view, each shard in two pieces, the second one first."""
-    fields = tuple(field for codec in codecs for field in codec.fields)
     for key in shard_keys(0, manifest.num_rows, manifest.shard_rows):
         middle = min(key.start + cut, key.stop)
-        with ShardWriter(store, key, manifest, fields, made_with={}) as writer:
+        with ShardWriter(store, key, manifest, made_with={}) as writer:
             for start, stop in ((middle, key.stop), (key.start, middle)):
                 piece = {name: column[start:stop] for name, column in columns.items()}
                 writer.write(start - key.start, piece)
@@ -76,7 +75,7 @@ def test_rows_there_and_back(kept: str, num_rows: int, shard_rows: int, cut: int
     ids = np.array(data.draw(st.lists(st.integers(0, num_rows - 1), max_size=40)), np.int64)
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
-        write(store, create_store(store, make_manifest(codecs, num_rows, shard_rows), None), codecs, columns, cut)
+        write(store, create_store(store, make_manifest(codecs, num_rows, shard_rows), None), columns, cut)
         for io in ("mmap", "pread") if num_rows <= shard_rows else ("pread",):
             found = open_store(store, io=io).gather(0, ids)
             assert all(np.array_equal(found[name], column[ids]) for name, column in columns.items())
@@ -85,7 +84,7 @@ def test_rows_there_and_back(kept: str, num_rows: int, shard_rows: int, cut: int
 @pytest.fixture(scope="module")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store, codecs = tmp_path_factory.mktemp("store"), parse_codecs("dense_f16", num_classes=CLASSES, embedding_dim=DIM)
-    write(store, create_store(store, make_manifest(codecs, 9, 16), None), codecs, make_columns(codecs, 9), 4)
+    write(store, create_store(store, make_manifest(codecs, 9, 16), None), make_columns(codecs, 9), 4)
     return store
 
 

@@ -172,6 +172,11 @@ class WeightedLoss(Loss):
     temperature: Temperature = 4.0
 
     @property
+    def needs(self) -> Needs:
+        """The teacher's logits, and what a method adds to them."""
+        return LOGITS
+
+    @property
     def weights(self) -> Weights:
         """The three fields; no term of its own."""
         return Weights(self.ce, self.kd, self.temperature)
@@ -187,6 +192,18 @@ class TermLoss(WeightedLoss):
     def weights(self) -> Weights:
         """The four fields."""
         return Weights(self.ce, self.kd, self.temperature, self.weight)
+
+
+@dataclass(frozen=True)
+class MapsLoss(TermLoss):
+    """One whose own term compares the same stages of both networks."""
+
+    stages: Stages = STAGES
+
+    @property
+    def needs(self) -> Needs:
+        """The same stages of both networks."""
+        return same_maps(self.stages)
 
 
 class SoftTermLoss(TermLoss):

@@ -1,26 +1,20 @@
 """Trainable parts between two networks: which shapes they meet, and how they start."""
 
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
-import torch
 from torch import nn
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.rng import Stream, derive_seed
+from pipeline.devices.device_rng import initialising
 
 MapShapes = Mapping[str, tuple[int, int, int]]
 
 
-@contextmanager
-def seeded(seed: int, part: str) -> Iterator[None]:
-    """Inside the block, PyTorch's initialisers are a function of (seed, part) alone; the global state comes back."""
-    with torch.random.fork_rng(devices=[]):
-        position = zlib.crc32(part.encode())
-        # not torch.manual_seed, which would also reset the devices' generators
-        torch.default_generator.manual_seed(derive_seed(seed, Stream.INITIALISATION, position))
-        yield
+def seeded(seed: int, part: str) -> AbstractContextManager[None]:
+    """A block in which PyTorch's initialisers are a function of (seed, part) alone; the global state comes back."""
+    return initialising(seed, zlib.crc32(part.encode()))
 
 
 def shapes_of(taps: tuple[str, ...], maps: MapShapes, *, whose: str) -> list[tuple[int, int, int]]:

@@ -54,4 +54,4 @@ def setting_of(student: Network, teacher: Network) -> Setting:
 def untrained(name: str) -> Network:
     """The network NAME[@WEIGHTS] with random weights and a tap at every stage, before and after its last activation."""
     spec = parse_spec(f"{name.partition('@')[0]}@random")
-    return build_network(spec, num_classes=_CLASSES, seed=0, taps=(*STAGES, *_PRE), role="student")
+    return build_network(spec, num_classes=_CLASSES, seed=0, taps=(*STAGES, *_PRE))

@@ -35,8 +35,7 @@ class Wrapper(Method[Wrapping], ABC):
 
     def forward(self, batch: MethodInput) -> torch.Tensor | None:
         """The base's own term."""
-        term: torch.Tensor | None = self.base(batch)
-        return term
+        return self.base(batch)
 
     def begin_step(self) -> None:
         """Told to the base."""

@@ -25,10 +25,11 @@ class MobileNetV1(nn.Module):
 
     def __init__(self, *, num_classes: int = 1000) -> None:
         super().__init__()
-        layers: list[nn.Module] = [_convolution(3, _STEM, stride=2)]
+        layers = [nn.Sequential(*_rectified(3, _STEM, 3, stride=2))]
         channels = _STEM
         for width, stride in _BLOCKS:
-            layers.append(_separable(channels, width, stride=stride))
+            depthwise = _rectified(channels, channels, 3, stride=stride, groups=channels)
+            layers.append(nn.Sequential(*depthwise, *_rectified(channels, width, 1)))
             channels = width
         self.model = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -51,18 +52,8 @@ def mobilenet_v1(*, num_classes: int) -> nn.Module:
 NETWORKS = (mobilenet_v1,)
 
 
-def _convolution(channels: int, width: int, *, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-    )
-
-
-def _separable(channels: int, width: int, *, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, width, 1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-    )
+def _rectified(
+    channels: int, width: int, kernel: int, *, stride: int = 1, groups: int = 1
+) -> tuple[nn.Module, nn.Module, nn.Module]:
+    convolution = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)

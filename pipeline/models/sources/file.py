@@ -78,8 +78,7 @@ def _function(module: ModuleType, path: str, name: str) -> Callable[..., Any]:
     functions = {key for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
     if name not in functions:
         raise unknown_name(f"function in {path}", name, functions)
-    build: Callable[..., Any] = getattr(module, name)
-    return build
+    return getattr(module, name)
 
 
 def _where(error: Exception, path: str) -> str:

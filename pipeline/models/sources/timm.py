@@ -26,10 +26,9 @@ class _Timm(ModelSource):
             near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)) or "none"
             raise ConfigError(f"timm has no model '{name}'. Nearest: {near}; all: timm.list_models()")
         try:
-            model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+            return timm.create_model(name, pretrained=False, num_classes=num_classes)
         except RuntimeError as error:
             raise ConfigError(f"timm cannot build {name}: {error}") from error
-        return model
 
     def fetch(self, name: str, published: str, *, num_classes: int) -> State:
         """`published` is a tag such as a1_in1k, or "pretrained" for timm's default."""
@@ -43,10 +42,9 @@ class _Timm(ModelSource):
         check_classes(full, config.num_classes, num_classes)
         url = config.url or f"https://huggingface.co/{config.hf_hub_id}/resolve/main/pytorch_model.bin"
         try:
-            state: State = timm.create_model(tagged, pretrained=True).state_dict()
+            return timm.create_model(tagged, pretrained=True).state_dict()
         except Exception as error:  # whatever the hub's client raises
             raise download_failed(full, url, error) from error
-        return state
 
 
 SOURCE = _Timm()
@@ -57,5 +55,4 @@ def _timm() -> ModuleType:
         import timm
     except ImportError as error:
         raise MissingPackageError("timm (for models called timm:NAME)", "pip install timm") from error
-    module: ModuleType = timm
-    return module
+    return timm

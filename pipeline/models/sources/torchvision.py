@@ -38,17 +38,15 @@ class _Torchvision(ModelSource):
             raise unknown_name(f"weights of {name}", published, [*known, "random", "FILE"])
 
     def build(self, name: str, *, num_classes: int) -> nn.Module:
-        model: nn.Module = models.get_model(name, weights=None, num_classes=num_classes)
-        return model
+        return models.get_model(name, weights=None, num_classes=num_classes)
 
     def fetch(self, name: str, published: str, *, num_classes: int) -> State:
         chosen = models.get_model_weights(name)[published]
         check_classes(f"{name}@{published}", len(chosen.meta["categories"]), num_classes)
         try:
-            state: State = chosen.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
+            return chosen.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             raise download_failed(f"{name}@{published}", chosen.url, error) from error
-        return state
 
 
 SOURCE = _Torchvision()

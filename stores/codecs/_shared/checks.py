@@ -23,9 +23,3 @@ def check_rows(rows_BK: np.ndarray, *, codec: str, width: int, greatest: float) 
         f"{codec} keeps finite values up to {greatest:.8g}, not {rows_BK[row, column]} (row {row}, column {column} "
         f"of a batch): is the teacher's precision too low, or are its weights not trained? Otherwise use another codec"
     )
-
-
-def check_width(width: int, codec: str) -> None:
-    """Refuse a width that no row can have."""
-    if width < 1:
-        raise StoreError(f"{codec}: a row has at least one number, not {width}")

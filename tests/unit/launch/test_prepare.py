@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from launch import prepare
-from pipeline.core.command import run_command
+from pipeline.core.command import format_bytes, run_command
 from pipeline.core.errors import ConfigError, DataError, RefluxError
 from pipeline.data.index import Index, load_index
 
@@ -112,10 +112,10 @@ def test_the_estimate_of_raw_pixels_is_exact(photo_index: Index) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2.56e9, "2.6 GB"), (1.5e12, "1.5 TB")]
+    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2.56e9, "2.6 GB"), (1.5e12, "1.50 TB")]
 )
 def test_sizes_are_readable(size: float, text: str) -> None:
-    assert prepare.format_bytes(size) == text
+    assert format_bytes(size, 1) == text
 
 
 def test_help_is_quick_and_imports_no_torch() -> None:

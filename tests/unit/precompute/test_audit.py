@@ -29,7 +29,6 @@ from pipeline.teachers.recompute import NEGLIGIBLE, allowed_divergence
 from precompute.__main__ import main
 from precompute.audit import Audit, AuditReport, open_audit
 from precompute.config import AuditConfig
-from stores.codec import Codec
 from stores.codec_registry import parse_codecs
 from stores.index_file import create_store, write_index
 from stores.layout import ShardKey, shard_keys
@@ -99,16 +98,15 @@ def make_store(
         for codec in codecs:
             columns |= codec.encode(np.concatenate([getattr(part, codec.source).numpy() for part in outputs]))
         change(view, columns)
-        write_view(store, view, manifest, codecs, columns)
+        write_view(store, view, manifest, columns)
     backend.close()
     write_index(store)
     return manifest
 
 
-def write_view(store: Path, view: int, manifest: Manifest, codecs: tuple[Codec, ...], columns: Rows) -> None:
-    fields = tuple(field for codec in codecs for field in codec.fields)
+def write_view(store: Path, view: int, manifest: Manifest, columns: Rows) -> None:
     for key in shard_keys(view, manifest.num_rows, manifest.shard_rows):
-        with ShardWriter(store, key, manifest, fields, made_with={}) as writer:
+        with ShardWriter(store, key, manifest, made_with={}) as writer:
             writer.write(0, {name: column[key.start : key.stop].copy() for name, column in columns.items()})
             writer.seal()
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pipeline.core.command import format_bytes
 from pipeline.core.errors import ConfigError, RefluxError, StoreError
 from pipeline.devices.world import World
 from pipeline.jobs.pulse import Pulse, Totals
@@ -20,7 +21,7 @@ from precompute.config import PlanConfig, PrecomputeConfig
 from precompute.endings import Pace, store_remedies
 from precompute.plan import check_free, cost_lines
 from precompute.probe import check_head, check_top1
-from precompute.report import format_bytes, format_duration
+from precompute.report import format_duration
 from precompute.speed import Speeds
 from precompute.store_folder import remove_old_leftovers
 from precompute.work import Unit
@@ -107,7 +108,7 @@ def test_a_pulse_sums_and_ends() -> None:
 
 def test_the_plan_adds_up() -> None:
     speeds = Speeds(loader=500.0, teacher=1000.0, together=400.0)
-    lines = list(cost_lines(JOB, rows=50 * 72_000, images=72_000, speeds=speeds, config=PlanConfig(JOB, epochs=20)))
+    lines = list(cost_lines(PlanConfig(JOB, epochs=20), rows=50 * 72_000, images=72_000, speeds=speeds))
     assert "the loader is the slower one" in lines[0]
     assert "2.5 h" in lines[1], "3,600,000 rows at 400 a second"
     assert "24 min" in lines[2], "20 epochs of 72,000 images at 1,000 a second"

@@ -103,7 +103,7 @@ def test_unknown_names_are_refused_without_data(field: str, value: object, words
 
 
 def test_a_backend_that_is_not_installed_is_refused_without_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.data.backend.missing", lambda name: f"{name}: pip install {name}")
+    monkeypatch.setattr("pipeline.data.backends.dali.DaliBackend.missing", lambda: "dali: pip install dali")
     with pytest.raises(ConfigError, match="pip install dali"):
         check_names(PrecomputeConfig("resnet18@random", reading=Reading("dali")))
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precompute.config import Part
-from precompute.work import Unit, cut_units, deal, from_json, missing_units, take_part, to_json, without_sealed
+from precompute.work import Unit, cut_units, deal, from_json, missing_units, to_json, without_sealed
 from stores.layout import ShardKey, shard_keys
 
 _JOBS = st.tuples(
@@ -24,7 +23,7 @@ def test_parts_and_ranks_share_every_shard_of_every_view(job: tuple[int, int, in
         key
         for number in range(1, parts + 1)
         for rank in range(ranks)
-        for unit in deal(take_part(units, Part(number, parts)), rank, ranks)
+        for unit in deal(deal(units, number - 1, parts), rank, ranks)
         for key in unit.keys
     ]
     expected = [key for view in views for key in shard_keys(view, num_rows, shard_rows)]
@@ -56,8 +55,8 @@ def test_what_is_sealed_is_left_out(tmp_path: Path) -> None:
 def test_parts_do_not_move_when_another_part_has_done_some(tmp_path: Path) -> None:
     """Cut from all units, not from the missing ones: a job that starts late must not leave a unit to nobody."""
     units = cut_units(range(2), num_rows=40, shard_rows=10, views_per_decode=1)
-    second = take_part(units, Part(2, 2))
-    for unit in take_part(units, Part(1, 2))[:3]:
+    second = deal(units, 1, 2)
+    for unit in deal(units, 0, 2)[:3]:
         for key in unit.keys:
             key.path(tmp_path).parent.mkdir(parents=True, exist_ok=True)
             key.path(tmp_path).touch()

@@ -23,7 +23,6 @@ from stores.index_file import create_store
 from stores.layout import ShardKey, shard_keys
 from stores.reader import StoreReader, open_store
 from stores.shard import ShardWriter, read_shard
-from stores.virtual import payload_fields
 
 VIEW, PAGES = 3, 4096
 LARGE_ROWS = 2 * PAGES + 90  # three shards of whole pages, as a map needs them
@@ -48,7 +47,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = create_store(folder, small_manifest(CODECS, num_rows=LARGE_ROWS, shard_rows=PAGES), None)
     for view in (VIEW, VIEW + 1):
         for key in shard_keys(view, LARGE_ROWS, PAGES):
-            with ShardWriter(folder, key, manifest, payload_fields(manifest), made_with={}) as writer:
+            with ShardWriter(folder, key, manifest, made_with={}) as writer:
                 writer.write(0, large_rows(view, range(key.start, key.stop)))
                 writer.seal()
     return folder
@@ -308,14 +307,13 @@ from stores.shard_file import create_shard_file
 
 store, rows = Path(sys.argv[1]), 1_281_167
 manifest = open_store(store).manifest
-fields = open_store(store).codecs[0].fields
 for view in range(50):
     view_folder(store, view).mkdir(parents=True)
     for key in shard_keys(view, rows, 1 << 16):
         if view:
             key.path(store).touch()
         else:
-            create_shard_file(key.path(store), key, manifest, fields, made_with={})
+            create_shard_file(key.path(store), key, manifest, made_with={})
 
 def private_mb():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()

@@ -19,7 +19,6 @@ from stores.codec import Codec
 from stores.codec_registry import parse_codecs
 from stores.layout import ShardKey
 from stores.shard import ShardWriter, check_shard, read_shard
-from stores.virtual import payload_fields
 
 KEY = ShardKey(7, 4, 8)
 CODECS: dict[str, tuple[Codec, ...]] = {
@@ -37,7 +36,7 @@ def shard(tmp_path: Path) -> Path:
 
 def writer(store: Path) -> ShardWriter:
     manifest = small_manifest()
-    return ShardWriter(store, KEY, manifest, payload_fields(manifest), made_with={"gpu": "none"})
+    return ShardWriter(store, KEY, manifest, made_with={"gpu": "none"})
 
 
 def rows(start: int = KEY.start, stop: int = KEY.stop) -> dict[str, np.ndarray]:
@@ -164,13 +163,12 @@ import numpy as np
 from stores.layout import ShardKey
 from stores.shard import ShardWriter
 from store_files import small_manifest
-from stores.virtual import payload_fields
 store, key, manifest = Path(sys.argv[1]), ShardKey(0, 0, 30_000), small_manifest(num_rows=30_000, shard_rows=30_000)
 ones = {"logits": np.ones((30_000, 5), "<f2"), "label": np.ones(30_000, "<i4"), "plan_crc": np.ones(30_000, "<u4")}
 for limit in (int(sys.argv[2]), -1):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
     try:
-        with ShardWriter(store, key, manifest, payload_fields(manifest), made_with={}) as writer:
+        with ShardWriter(store, key, manifest, made_with={}) as writer:
             writer.write(0, ones)
             writer.seal()
     except OSError as error:
@@ -277,10 +275,10 @@ def test_a_renamed_shard_is_refused(shard: Path) -> None:
 
 
 def test_a_shard_of_another_store_is_refused_with_both(shard: Path) -> None:
-    other, fields = small_manifest(plan_seed=4), payload_fields(small_manifest())
-    check_shard(read_shard(shard), small_manifest(), fields)
+    other = small_manifest(plan_seed=4)
+    check_shard(read_shard(shard), small_manifest())
     with pytest.raises(StoreError, match="another store") as caught:
-        check_shard(read_shard(shard), other, fields)
+        check_shard(read_shard(shard), other)
     assert other.fingerprint() in str(caught.value)
     assert small_manifest().fingerprint() in str(caught.value)
 
@@ -288,4 +286,4 @@ def test_a_shard_of_another_store_is_refused_with_both(shard: Path) -> None:
 def test_other_datasets_than_the_codecs_are_refused(shard: Path) -> None:
     rebuild(shard, "logits", dtype="<f4")
     with pytest.raises(StoreError, match=r"(?s)other datasets.*<f2.*<f4"):
-        check_shard(read_shard(shard), small_manifest(), payload_fields(small_manifest()))
+        check_shard(read_shard(shard), small_manifest())
