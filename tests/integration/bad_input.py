@@ -71,7 +71,7 @@ IMAGENET: list[Row] = [
     ("", f"{IMAGES} --teacher resnet18@TEN", 2, ["10 classes", "the data set has 4"]),
     # a folder that is no run's, and a run
     ("", f"smoke --out FOREIGN {TINY}", 2, ["thesis.tex", "another folder"]),
-    ("", f"smoke --out MINE {TINY}", 1, ["MINE"]),
+    ("", f"smoke --out MINE {TINY}", 2, ["MINE is a file", "name a folder"]),
     ("", f"{AGAIN} --lr 0.5 --weight-decay 0.3", 2, ["difference: optimisation.lr\n  saved: 0.05\n  now:   0.5"]),
     ("", f"{AGAIN} --student resnet81", 2, ["resnet81"]),
     ("", f"{AGAIN} --lr -1", 2, ["--lr"]),
