@@ -9,13 +9,13 @@ python launch/imagenet.py RECIPE --help
 
 from launch import recipes
 from launch.program import Program
-from pipeline.core.command import run_command
+from pipeline.core.command import Outcome, run_command
 
 PROGRAM = Program("launch/imagenet.py", recipes, __doc__)
 all_recipes, parse_config = PROGRAM.recipes, PROGRAM.parse_config
 
 
-def main() -> str:
+def main() -> Outcome:
     """See `Program.main`; a function of a module, so that another process can be told to run it."""
     return PROGRAM.main()
 

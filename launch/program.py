@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
@@ -12,7 +12,7 @@ from launch.flags import STYLE, flags_of, parse_flags
 from launch.recipes._shared.recipe import Recipe
 from launch.recipes._shared.registry import all_recipes
 from pipeline.config import RunConfig
-from pipeline.core.command import said_once, speaks, unknown_argument
+from pipeline.core.command import Outcome, said_once, speaks, unknown_argument
 from pipeline.core.errors import ConfigError, unknown_name
 
 
@@ -60,7 +60,7 @@ class Program:
         )
         return config
 
-    def main(self) -> Literal["done", "preempted"]:
+    def main(self) -> Outcome:
         """Parse, run, and say how it ended: "done", or "preempted" (run me again)."""
         with said_once():
             config = self.parse_config(sys.argv[1:])

@@ -9,13 +9,13 @@ batch + outputs --one module: student + method--> loss terms --> optimiser step
 """
 
 from pipeline.config import RunConfig
-from pipeline.core.command import said_once
+from pipeline.core.command import Outcome, said_once
 from pipeline.engine.dry_run import dry_run
 from pipeline.engine.resolve import resolve
 from pipeline.engine.session import Session
 from pipeline.engine.training import Training, open_training
 from pipeline.jobs.checkpoint import check_fingerprints, find_latest
-from pipeline.jobs.open import Job, Outcome, open_job
+from pipeline.jobs.open import Job, open_job
 from pipeline.jobs.run_folder import begin_run, read_saved_config
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from pipeline.core.command import run_command, speaks
+from pipeline.core.command import Outcome, run_command, speaks
 from precompute.config import AuditConfig, PlanConfig, PrecomputeConfig
 
 _Store = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="STORE", help="folder of the store.")]
@@ -39,7 +39,7 @@ def parse_config(arguments: Sequence[str]) -> _Config:
     return _parse(PrecomputeConfig, arguments, "python -m precompute", __doc__)
 
 
-def main() -> str:
+def main() -> Outcome:
     """Parse, run, and say how it ended: "done", or "preempted" (run me again)."""
     config = parse_config(sys.argv[1:])
     if isinstance(config, PrecomputeConfig):

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.core.command import Lines
+from pipeline.core.command import Lines, Outcome
 from pipeline.core.errors import RefluxError
-from pipeline.jobs.open import Job, Outcome
+from pipeline.jobs.open import Job
 from pipeline.jobs.pulse import Totals
 from pipeline.jobs.state import write_state
 from precompute.setting import Setting

@@ -9,9 +9,9 @@ unit         --loader-->   batches of pixels --teacher--> outputs --codecs--> a 
 from contextlib import ExitStack
 from dataclasses import replace
 
-from pipeline.core.command import said_once
+from pipeline.core.command import Outcome, said_once
 from pipeline.core.errors import ConfigError
-from pipeline.jobs.open import Job, Outcome, open_job
+from pipeline.jobs.open import Job, open_job
 from pipeline.jobs.pulse import Pulse
 from precompute.begin import begin_store
 from precompute.config import PrecomputeConfig, check_config, check_store_named, parse_part

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,6 +17,7 @@ from rich.text import Text
 from pipeline.core.errors import ConfigError, PeerError, RefluxError
 
 OnProgress = Callable[[int, int], None]
+Outcome = Literal["done", "preempted"]
 EXIT_PREEMPTED = 75
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _PLAIN_INTERVAL_S = 5.0
@@ -41,9 +42,14 @@ def run_command(main: Callable[[], object]) -> NoReturn:
     sys.exit(EXIT_PREEMPTED if outcome == "preempted" else 0)
 
 
+def own_rank() -> int:
+    """This process's rank in its job, as torchrun says; 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def speaks() -> bool:
     """Whether this process is the one that says what every rank of its job finds alike."""
-    return os.environ.get("RANK", "0") == "0"
+    return own_rank() == 0
 
 
 @contextmanager
@@ -88,13 +94,13 @@ class Lines:
 
 
 def print_table(names: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-    """Rows of text below the columns' names, the first `left` columns words, the others numbers, on one line each."""
+    """Rows of text below the columns' names, the first `left` columns words, the others numbers; nothing is cut off."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for place, name in enumerate(names):
-        table.add_column(name, justify="left" if place < left else "right", no_wrap=place >= left)
+        table.add_column(name, justify="left" if place < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console(soft_wrap=True).print(table)
+    Console().print(table)
 
 
 def format_bytes(size: float, decimals: int = 2) -> str:

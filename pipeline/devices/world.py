@@ -12,13 +12,15 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from pipeline.config import Device
+from pipeline.core.command import own_rank
 from pipeline.core.cpu import decoder_threads
 from pipeline.core.errors import ConfigError, RefluxError
 
@@ -138,13 +140,13 @@ class AgreedFlag:
         return bool(flag.item())
 
 
-def start_world(device: Literal["auto", "cpu", "cuda"], threads: int | None) -> World:
+def start_world(device: Device, threads: int | None) -> World:
     """Join the job that torchrun described in the environment; without torchrun, a job of one process.
 
     Raises:
         ConfigError: CUDA asked for and not there, or more local ranks than devices.
     """
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), own_rank()
     place = _pick_device(device)
     on_cuda = place.type == "cuda"
     if size == 1:
@@ -206,7 +208,7 @@ def stop_world(world: World) -> None:
         dist.destroy_process_group()
 
 
-def _pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def _pick_device(device: Device) -> torch.device:
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
         raise ConfigError(

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.config import RunConfig
-from pipeline.core.command import Lines
+from pipeline.core.command import Lines, Outcome
 from pipeline.engine.distiller import describe_loss
 from pipeline.engine.notes import say_cautions
 from pipeline.engine.optim import learning_rate
 from pipeline.engine.training import Training
 from pipeline.jobs.console import RunConsole
-from pipeline.jobs.open import Outcome
 from pipeline.teachers.base import Teacher
 
 _WARM_STEPS, _TIMED_STEPS = 2, 4

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from pipeline.core.atomic import publish_text
-from pipeline.core.command import Lines
+from pipeline.core.command import Lines, Outcome
 from pipeline.data.index import Index
 from pipeline.data.loader import Batch
 from pipeline.devices.numerics import running_in
@@ -26,7 +26,6 @@ from pipeline.jobs.checkpoint import CHECKPOINT_VERSION, CheckpointWriter
 from pipeline.jobs.console import RunConsole, say_gray, summary_rows
 from pipeline.jobs.curves import draw_curves
 from pipeline.jobs.journal import Journal
-from pipeline.jobs.open import Outcome
 from pipeline.jobs.signals import StopRequest
 from pipeline.jobs.state import State, write_state
 from pipeline.jobs.trace import Trace, drop_stale_traces

@@ -1,21 +1,20 @@
 """A job from its lock to its final state: `with open_job(...) as job:`, for training and for filling alike."""
 
 import errno
-import os
 import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Literal
 
+from pipeline.config import Device
+from pipeline.core.command import own_rank
 from pipeline.core.errors import PeerError, RefluxError
 from pipeline.devices.world import World, start_world, stop_world
 from pipeline.jobs.attempt import Attempt
 from pipeline.jobs.lock import RunLock
 from pipeline.jobs.signals import StopRequest
 
-Outcome = Literal["done", "preempted"]
 _DISK_ERRORS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -47,10 +46,10 @@ class Job:
     def __init__(self, folder: Path, *, is_dry: bool) -> None:
         self.folder, self.is_dry, self.stop = folder, is_dry, StopRequest()
         self.stop.install()
-        self._rank = int(os.environ.get("RANK", "0"))
+        self._rank = own_rank()
         self.attempt, self._lock, self._place = Attempt(folder, self._rank, muted=is_dry), RunLock(folder), ExitStack()
 
-    def join(self, device: Literal["auto", "cpu", "cuda"], threads: int | None) -> World:
+    def join(self, device: Device, threads: int | None) -> World:
         """Meet the other ranks. A collective call.
 
         Raises:
