@@ -7,6 +7,8 @@ from pipeline.core.fields import About
 from pipeline.losses._shared.pairs import R34_R18
 from pipeline.losses._shared.record import Needs, TermLoss, Weight, same_maps
 
+Variant = Literal["repdistiller", "simkd"]
+
 
 @dataclass(frozen=True)
 class FitNetLoss(TermLoss):
@@ -19,7 +21,7 @@ class FitNetLoss(TermLoss):
     weight: Weight = 100.0
     stage: Annotated[str, About("the map compared; stage1 in SimKD's and CTKD's code.")] = "stage2"
     variant: Annotated[
-        Literal["repdistiller", "simkd"],
+        Variant,
         About("where the student's map is smaller and not just half the teacher's: repdistiller refuses, simkd pools."),
     ] = "simkd"
 

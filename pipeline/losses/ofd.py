@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pipeline.core.fields import About
 from pipeline.losses._shared.pairs import R34_R18, R50_MBV1
-from pipeline.losses._shared.record import STAGES, Needs, TermLoss, Weight, same_maps
+from pipeline.losses._shared.record import STAGES, Needs, TermLoss, Weight, before_activation, same_maps
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class OFDLoss(TermLoss):
     @property
     def taps(self) -> tuple[str, ...]:
         """The stages before their last ReLU."""
-        return tuple(f"{stage}.pre" for stage in self.stages)
+        return before_activation(self.stages)
 
     @property
     def needs(self) -> Needs:

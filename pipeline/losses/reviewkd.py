@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pipeline.core.fields import About
 from pipeline.core.ranges import ABOVE_0, NOT_NEGATIVE
 from pipeline.losses._shared.pairs import R34_R18, R50_MBV1
-from pipeline.losses._shared.record import STAGES, Needs, TermLoss
+from pipeline.losses._shared.record import STAGES, Needs, TermLoss, before_activation
 
 _Activation = Literal["post", "pre"]
 
@@ -52,4 +52,4 @@ class ReviewKDLoss(TermLoss):
 
 
 def _taps(stages: tuple[str, ...], activation: _Activation) -> tuple[str, ...]:
-    return stages if activation == "post" else tuple(f"{stage}.pre" for stage in stages)
+    return stages if activation == "post" else before_activation(stages)

@@ -1,18 +1,14 @@
 """FitNet's hint, trained jointly with the labels as public code does."""
 
-from typing import Literal
-
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu
 
 from pipeline.core.errors import ConfigError
-from pipeline.losses.fitnet import FitNetLoss
+from pipeline.losses.fitnet import FitNetLoss, Variant
 from pipeline.methods._shared.connectors import seeded, shapes_of
 from pipeline.methods._shared.method import Method, MethodInput, Setting
 from pipeline.methods._shared.pooling import pool_larger
 from pipeline.methods._shared.precision import as_computed, in_float32
-
-Variant = Literal["repdistiller", "simkd"]
 
 
 class FitNet(Method[FitNetLoss]):

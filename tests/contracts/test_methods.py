@@ -110,3 +110,27 @@ def test_arguments_win_over_the_wrappers_authors_and_those_over_the_bases_own() 
     assert build_method("pkt", {}).weights.kd == 0.0
     around = loss_record("ctkd", {"base": "dkd", "base_args": {"beta": 8.0}})
     assert around.to_json()["base_args"] == loss_record("dkd", {"beta": 8.0, "warmup_epochs": 0}).to_json()
+
+
+def test_a_base_says_nothing_in_json_of_what_it_takes_alone() -> None:
+    for name in ("ctkd", "lskd"):
+        assert "form" not in loss_record(name, {"base": "kd"}).to_json()["base_args"]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "kept", "served"),
+    [
+        ("kd", {"temperature": 1.0}, 20, True),
+        ("kd", {"temperature": 4.0}, 20, False),
+        ("dkd", {"temperature": 1.0}, 20, True),
+        ("dkd", {"temperature": 4.0}, 20, False),
+        ("dist", {"temperature": 1.0}, 100, True),
+        ("dist", {"temperature": 1.0}, 99, False),
+        ("dist", {"temperature": 4.0}, 100, False),
+        ("at", {"temperature": 1.0}, 100, False),
+        ("ctkd", {}, 100, False),
+        ("lskd", {"base_args": {"temperature": 1.0}}, 100, False),
+    ],
+)
+def test_which_losses_top_k_rows_serve(method: str, arguments: dict[str, Any], kept: int, served: bool) -> None:
+    assert (loss_record(method, arguments).refuses_topk(kept) is None) == served

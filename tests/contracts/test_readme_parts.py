@@ -1,10 +1,7 @@
 """README's recipe and method work as they stand, from files of their own, and nothing else is touched."""
 
-import importlib
 import re
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -29,23 +26,12 @@ PROMISES = [getattr(MethodContract(), name) for name in dir(MethodContract) if n
 
 
 @pytest.fixture
-def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def parts(add_part: Callable[[ModuleType, str, str], None]) -> None:
     """The examples as parts, found beside the others."""
-    before = set(sys.modules)
-    _add(recipes, tmp_path / "recipes", monkeypatch, mine=RECIPE)
-    _add(losses, tmp_path / "losses", monkeypatch, cosine=LOSS, hint=MAP_LOSS)
-    _add(methods, tmp_path / "methods", monkeypatch, cosine=METHOD, hint=MAP_METHOD)
-    yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
-
-
-def _add(package: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> None:
-    folder.mkdir()
-    for name, source in files.items():
-        (folder / f"{name}.py").write_text(source)
-    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
-    importlib.invalidate_caches()
+    add_part(recipes, "mine", RECIPE)
+    for name, loss, method in (("cosine", LOSS, METHOD), ("hint", MAP_LOSS, MAP_METHOD)):
+        add_part(losses, name, loss)
+        add_part(methods, name, method)
 
 
 def test_the_recipe_of_the_example_is_a_command(parts: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,18 +49,12 @@ def test_the_method_of_the_example_is_listed_with_what_it_needs(parts: None) -> 
     assert "| `cosine` | embedding, logits | embedding | - | - |" in markdown(["cosine"])
 
 
+@pytest.mark.parametrize("method", ["cosine", "hint"])
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
-def test_the_method_of_the_example_keeps_every_promise_of_methods(promise: object, parts: None) -> None:
-    assert callable(promise)
-    promise(Case("cosine", {"weight": 2.0}))
-
-
-@pytest.mark.parametrize(
-    "promise", [promise for promise in PROMISES if "half" in promise.__name__ or "ranks" in promise.__name__]
-)
-def test_the_method_on_maps_keeps_what_maps_make_hard(promise: object, parts: None) -> None:
-    assert callable(promise)
-    promise(Case("hint", {"weight": 2.0}))
+def test_the_methods_of_the_examples_keep_every_promise_of_methods(
+    promise: Callable[[Case], None], method: str, parts: None
+) -> None:
+    promise(Case(method, {"weight": 2.0}))
 
 
 def test_it_can_be_the_base_of_others(parts: None) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from method_cases import one_thread
+from vector_problem import problem_of
 from vector_tools import Vector, tensor
 
 __all__ = ["one_thread"]
@@ -110,6 +111,13 @@ def test_a_result_may_be_off_by_rounding_and_no_more(dtype: type[np.floating], o
     vector = Vector(arrays, {}, lambda vector: vector.check("out.loss", tensor(vector["in.x"]).square().sum()))
     with contextlib.nullcontext() if agrees else pytest.raises(AssertionError, match=r"out\.loss: .* allowed"):
         vector.compare()
+
+
+def test_a_map_before_its_activation_needs_no_number() -> None:
+    values = np.linspace(-1, 1, 8).reshape(1, 2, 2, 2)
+    vector = Vector({"in.preact_s": values, "in.preact_t": values}, {}, lambda vector: None)
+    maps = problem_of(vector).batch.student.features
+    assert (maps["stage0.pre"].min(), maps["stage0"].min()) == (-1, 0)
 
 
 def test_a_file_says_all_that_went_unused() -> None:

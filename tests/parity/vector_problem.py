@@ -137,7 +137,7 @@ def problem_of(vector: Vector, *, prefix: str = "", ends_pooled: bool = False) -
             if short.startswith("preact_"):
                 leaves[short.replace("preact", "feat")] = leaf(np.maximum(vector[name], 0))
     student, teacher = (_outputs(leaves, role, ends_pooled=ends_pooled) for role in "st")
-    labels = tensor(vector["in.target"]) if "in.target" in vector else torch.zeros(len(student.logits)).long()
+    labels = tensor(vector[f"{where}target"]) if f"{where}target" in vector else torch.zeros(len(student.logits)).long()
     ids = next((tensor(vector[where + name]) for name in ("idx", "index") if where + name in vector), labels)
     head = (tensor(vector["in.cls_t.weight"]), tensor(vector["in.cls_t.bias"])) if "in.cls_t.weight" in vector else None
     batch = MethodInput(student, _detached(teacher), labels, ids, vector.hp.get("epoch", 1) - 1)
@@ -242,7 +242,7 @@ def _outputs(leaves: dict[str, Tensor], role: str, *, ends_pooled: bool) -> Outp
             tap = f"stage{match[2] or 0}"
             if match[1] == "feat":
                 features[tap] = value
-            features[f"{tap}.pre"] = leaves.get(f"preact_{role}.{match[2]}", value)
+            features[f"{tap}.pre"] = leaves.get(name.replace("feat", "preact"), value)
     plain = sorted((name for name in features if not name.endswith(".pre")), key=lambda name: int(name[5:]))
     features = {name: features[name] for tap in plain for name in (tap, f"{tap}.pre")}
     embedding = leaves.get(f"pooled_{role}", leaves.get(f"f_{role}"))

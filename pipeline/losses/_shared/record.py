@@ -58,6 +58,11 @@ LOGITS = Needs(teacher=frozenset({"logits"}))
 EMBEDDING = Needs(teacher=frozenset({"logits", "embedding"}))
 
 
+def before_activation(stages: tuple[str, ...]) -> tuple[str, ...]:
+    """The taps of stages before their last activation."""
+    return tuple(f"{stage}.pre" for stage in stages)
+
+
 def same_maps(stages: tuple[str, ...]) -> Needs:
     """The same taps of both networks, and the teacher's logits."""
     return Needs(teacher=frozenset({"logits", *stages}), student=frozenset(stages))

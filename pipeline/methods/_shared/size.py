@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from pipeline.losses._shared.pairs import Pair
-from pipeline.losses._shared.record import STAGES
+from pipeline.losses._shared.record import STAGES, before_activation
 from pipeline.methods._shared.method import Method, Setting
 from pipeline.methods._shared.registry import build_method
 from pipeline.models.measures import head_values, map_shapes, norm_values
@@ -15,7 +15,7 @@ from pipeline.models.spec import parse_spec
 from pipeline.models.zoo import build_network
 
 _RESOLUTION, _CLASSES, _MICRO_BATCH = 224, 1000, 64
-_PRE = tuple(f"{stage}.pre" for stage in STAGES)
+_PRE = before_activation(STAGES)
 
 
 def trained_parameters(names: list[str], pair: Pair) -> dict[str, int]:
