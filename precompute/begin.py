@@ -72,9 +72,9 @@ def _probe(setting: Setting, measured: Measured) -> Measured:
 
 
 def _create(setting: Setting, measured: Measured) -> Manifest:
-    head = tuple(part.numpy() for part in setting.teacher.head()) if setting.keeps_embedding else None
-    manifest = replace(setting.manifest, measured=measured)
-    return create_store(check_store_named(setting.config), manifest, head)  # type: ignore[arg-type]
+    affine = setting.teacher.head() if setting.keeps_embedding else None
+    head = None if affine is None else (affine[0].numpy(), affine[1].numpy())
+    return create_store(check_store_named(setting.config), replace(setting.manifest, measured=measured), head)
 
 
 def _say_top1(setting: Setting, measured: Measured) -> None:

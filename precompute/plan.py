@@ -15,6 +15,7 @@ from precompute.report import format_duration
 from precompute.setting import Setting, check_names, open_setting
 from precompute.speed import Speeds, measure_speeds
 from precompute.units import find_work
+from precompute.work import count_rows
 from stores.codec import Codec
 from stores.codec_registry import codec_ids, parse_codecs
 
@@ -40,7 +41,7 @@ def show_plan(config: PlanConfig) -> None:
             _show_bytes(setting, rows)
             for line in cost_lines(config, rows=rows, images=len(setting.source.index), speeds=speeds):
                 setting.say(line)
-        left = sum(unit.num_rows for unit in find_work(setting)) if job.store is not None else None
+        left = count_rows(find_work(setting)) if job.store is not None else None
     stop_world(world)
     if world.is_main and left is not None and job.store is not None:
         check_free(job.store, left * (setting.row_bytes + _BYTES_BESIDES))

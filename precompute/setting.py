@@ -13,7 +13,7 @@ import torch
 from pipeline.core.command import Lines, said_once
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.data.backend import BackendOptions, DaliDecoding, Source, check_backend
-from pipeline.data.dali_decoder import check_decoder_is_used, choose_decoder, is_dali
+from pipeline.data.dali_decoder import as_begun, check_decoder_is_used, choose_decoder, is_dali
 from pipeline.data.datasets import open_train
 from pipeline.data.loader import Loader
 from pipeline.data.plan import PLAN_VERSION, Plan
@@ -210,15 +210,11 @@ def _draft(
 
 
 def _as_begun(config: PrecomputeConfig, world: World) -> PrecomputeConfig:
-    """With what "auto" stood for on CUDA when the store was begun with DALI: today it may be something else."""
     there = _manifest_in(config.store)
     decoding = None if there is None else DaliDecoding.from_recipe(there.pixel_recipe)
     if decoding is None or config.images.beton is not None or world.device.type != "cuda":
         return config
-    reading = config.reading
-    backend = "dali" if reading.backend == "auto" else reading.backend
-    decoder = decoding.decoder if reading.dali_decoder == "auto" else reading.dali_decoder
-    return replace(config, reading=replace(reading, backend=backend, dali_decoder=decoder))
+    return replace(config, reading=as_begun(config.reading, reads_by_dali=True, decoder=decoding.decoder))
 
 
 def _manifest_in(store: Path | None) -> Manifest | None:

@@ -11,6 +11,7 @@ from benchmarks._shared.clock import finish, kernel_spans
 from benchmarks._shared.pairs import seconds_of
 
 _CYCLES = 50_000_000  # some 30 ms: what `torch.cuda._sleep` is calibrated with
+_sleep: Callable[[int], object] = torch.cuda._sleep  # keeps the device busy for so many cycles
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ class Sleeper:
     def __init__(self, device: torch.device) -> None:
         self._device, self._cycles_per_ms = device, 0.0
         if device.type == "cuda":
-            torch.cuda._sleep(_CYCLES)  # type: ignore[no-untyped-call]
-            self._cycles_per_ms = _CYCLES / device_ms(device, lambda: torch.cuda._sleep(_CYCLES), 3)  # type: ignore[no-untyped-call]
+            _sleep(_CYCLES)
+            self._cycles_per_ms = _CYCLES / device_ms(device, lambda: _sleep(_CYCLES), 3)
 
     def sleep(self, milliseconds: float) -> None:
         """Enqueue it."""
         if self._device.type == "cuda":
-            torch.cuda._sleep(int(self._cycles_per_ms * milliseconds))  # type: ignore[no-untyped-call]
+            _sleep(int(self._cycles_per_ms * milliseconds))
         else:
             time.sleep(milliseconds / 1000)

@@ -1,6 +1,8 @@
 """Which decoder DALI works with in a job: one for all ranks, proven before anything depends on it."""
 
 import os
+from dataclasses import replace
+from typing import TypeVar
 
 from pipeline.config import DaliDecoder, Reading
 from pipeline.core.errors import ConfigError
@@ -9,10 +11,26 @@ from pipeline.data.backend import Backend, DaliDecoding
 from pipeline.data.index import Index
 from pipeline.devices.world import World
 
+_Reading = TypeVar("_Reading", bound=Reading)
+
 
 def is_dali(backend: type[Backend]) -> bool:
     """Whether the choice of a decoder is for this backend."""
     return backend.name == "dali"
+
+
+def as_begun(reading: _Reading, *, reads_by_dali: bool, decoder: DaliDecoder) -> _Reading:
+    """With what "auto" stood for on CUDA when a run or store was begun: today it may stand for something else.
+
+    Args:
+        reading: the flags.
+        reads_by_dali: whether DALI was chosen then, and still can be.
+        decoder: what DALI decoded with.
+    """
+    backend = "dali" if reading.backend == "auto" and reads_by_dali else reading.backend
+    return replace(
+        reading, backend=backend, dali_decoder=decoder if reading.dali_decoder == "auto" else reading.dali_decoder
+    )
 
 
 def check_decoder_is_used(reading: Reading, *chosen: type[Backend]) -> None:

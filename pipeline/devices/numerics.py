@@ -118,3 +118,8 @@ def teacher_precision(asked: Precision, device: torch.device) -> Precision:
     if asked != "auto":
         return asked
     return "fp16" if device.type == "cuda" else "fp32"
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    """How a network's images and weights lie."""
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.config import RunConfig
 from pipeline.core.errors import ConfigError
+from pipeline.devices.numerics import memory_format
 from pipeline.devices.world import World
 from pipeline.engine.distiller import Distiller, StudentNumerics
 from pipeline.engine.resolve import Run
@@ -50,7 +50,7 @@ def build_networks(run: Run, world: World) -> Networks:
         seed=config.optimisation.run_seed,
         taps=method.needs.student,
     )
-    memory_format = torch.channels_last if config.numerics.channels_last else torch.contiguous_format
+    layout = memory_format(config.numerics.channels_last)
     online = build_online(
         config, run.names.teacher, run.choice, method.needs, num_classes=len(index.classes), device=world.device
     )
@@ -60,10 +60,10 @@ def build_networks(run: Run, world: World) -> Networks:
     distiller = Distiller(module, method, numerics, compiled=config.numerics.compile)  # type: ignore[arg-type]
     if config.numerics.sync_bn:
         synchronise_batch_norm(distiller, config, world)
-    distiller = distiller.to(device=world.device, memory_format=memory_format)  # type: ignore[call-overload]
+    distiller = distiller.to(device=world.device, memory_format=layout)  # type: ignore[call-overload]
     return Networks(
         distiller=distiller,
-        prepare=preparation(config.views.mean, config.views.std, world.device, memory_format),
+        prepare=preparation(config.views.mean, config.views.std, world.device, layout),
         teacher=join_teacher(run.choice.stored, online, world.device),
     )
 

@@ -13,6 +13,7 @@ from pipeline.config import Amp, Optimisation, RunConfig, check_config, check_di
 from pipeline.core.command import said_once
 from pipeline.core.errors import ConfigError
 from pipeline.data.backend import check_backend
+from pipeline.data.dali_decoder import as_begun
 from pipeline.data.datasets import Datasets, open_datasets
 from pipeline.data.order import Order
 from pipeline.data.policy import Policy, get_policy
@@ -190,14 +191,11 @@ def _without_auto(
 
 
 def _as_begun(config: RunConfig, saved: RunConfig | None, world: World) -> RunConfig:
-    """With what "auto" stood for on CUDA when the run was begun with DALI: today it may stand for something else."""
     if saved is None or (saved.running.device, world.device.type) != ("cuda", "cuda"):
         return config
-    now, begun = config.running, saved.running
-    is_dali = begun.backend == "dali" and config.files.beton is None
-    backend = "dali" if now.backend == "auto" and is_dali else now.backend
-    decoder = begun.dali_decoder if now.dali_decoder == "auto" else now.dali_decoder
-    return replace(config, running=replace(now, backend=backend, dali_decoder=decoder))
+    by_dali = saved.running.backend == "dali" and config.files.beton is None
+    running = as_begun(config.running, reads_by_dali=by_dali, decoder=saved.running.dali_decoder)
+    return replace(config, running=running)
 
 
 def _num_micro_batches(optimisation: Optimisation, num_ranks: int) -> int:

@@ -5,6 +5,7 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.core.errors import ConfigError
+from pipeline.devices.numerics import memory_format
 from pipeline.losses._shared.record import Needs
 from pipeline.models.measures import Affine
 from pipeline.models.network import Network
@@ -46,13 +47,13 @@ def build_online(
         _check_same_weights(str(config.teacher), network, choice.stored)
     mean, std = views.teacher_mean or views.mean, views.teacher_std or views.std
     has_own = (mean, std) != (views.mean, views.std)
-    memory_format = torch.channels_last if numerics.channels_last else torch.contiguous_format
+    layout = memory_format(numerics.channels_last)
     return TeacherRunner(
         network,
         device=device,
         precision=numerics.teacher_precision,
-        memory_format=memory_format,
-        prepare=preparation(mean, std, device, memory_format) if has_own else None,
+        memory_format=layout,
+        prepare=preparation(mean, std, device, layout) if has_own else None,
         compiled=numerics.compile,
         graphed=numerics.cuda_graphs == "teacher",
         mode=needs.teacher_mode,

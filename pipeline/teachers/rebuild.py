@@ -3,6 +3,7 @@
 import torch
 
 from pipeline.core.errors import StoreError
+from pipeline.devices.numerics import memory_format
 from pipeline.models.network import Network
 from pipeline.models.spec import parse_spec
 from pipeline.models.weights import fingerprint_of_weights
@@ -32,13 +33,13 @@ def run_as_recorded(network: Network, record: TeacherRecord, device: torch.devic
         StoreError: the record lacks some of it.
     """
     record = record.whole()
-    memory_format = torch.channels_last if record.channels_last else torch.contiguous_format
+    layout = memory_format(record.channels_last)
     return TeacherRunner(
         network,
         device=device,
         precision=record.precision,
-        memory_format=memory_format,
-        prepare=preparation(record.mean, record.std, device, memory_format),
+        memory_format=layout,
+        prepare=preparation(record.mean, record.std, device, layout),
         batch=record.batch,
         compiled=record.compile,
     )
